@@ -1,0 +1,45 @@
+# One command to see it, one to check it; both need Python >= 3.11, make and a package index, nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Tests are spread over the processors; set JOBS=0 to run them in one process.
+JOBS ?= auto
+
+.PHONY: demo test lint fuzz bench protos format clean
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Fairway needs Python 3.11 or newer; set PYTHON=python3.x")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+demo: $(VENV)/installed
+	$(BIN)/fairway demo $(DEMO_FLAGS)
+
+test: $(VENV)/installed
+	$(BIN)/pytest -n $(JOBS)
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python protos/generate.py --check
+	$(BIN)/buf lint build/protos.binpb --config "$$(cat protos/buf.lint.json)"
+
+# The hard rules on ten times as many random fleets as `make test` tries.
+fuzz: $(VENV)/installed
+	FAIRWAY_FUZZ_CASES=100000 $(BIN)/pytest tests/scenarios
+
+bench: $(VENV)/installed
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[bench]'
+	$(BIN)/python -m tests.bench
+
+protos: $(VENV)/installed
+	$(BIN)/python protos/generate.py
+
+format: $(VENV)/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build

@@ -1,0 +1,1 @@
+"""What exists: models, nodes, deployments, regions, and their changes."""

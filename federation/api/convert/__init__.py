@@ -1,0 +1,1 @@
+"""Between messages and values: resources, requests with decisions, and health. Nothing here decides anything."""

@@ -1,0 +1,257 @@
+"""What the monitor keeps: one record per node and one per deployment. Only the monitor changes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import inf
+from types import MappingProxyType
+
+from catalog.types import Deployment, Node, ServingProfile
+from federation.health.engines.page import EngineMetrics
+from federation.health.learning import SpeedLearner
+from policies.circuit import Circuit, Closed
+from policies.health import DeploymentHealth, Grade
+from policies.windows import LatencyWindow, Pace, PeakEwma, RatioWindow
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What one health check found."""
+
+    node: str
+    ok: bool
+    latency_seconds: float
+    # What the engine lists; None where it cannot list.
+    models: frozenset[str] | None = None
+    # Short and for people ("connection refused", "HTTP 503"); empty when ok.
+    error: str = ""
+    # It answers, and says that it is not ready yet. That is loading before its first pass, and a failure after it.
+    loading: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a heartbeat tells. None is unknown."""
+
+    running_requests: float | None = None
+    queue_depth: float | None = None
+    kv_cache_utilization: float | None = None
+    gpu_utilization: float | None = None
+    throughput_tokens_per_second: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """A node's health for people. None is unknown; ages in seconds."""
+
+    name: str
+    region_id: str
+    node_id: str
+    grade: Grade
+    reason: str
+    # Of the last minute, from outcomes of all deployments together, else from probes.
+    latency_p50_seconds: float | None = None
+    latency_p99_seconds: float | None = None
+    time_to_first_token_p50_seconds: float | None = None
+    throughput_tokens_per_second: float | None = None
+    running_requests: float | None = None
+    queue_depth: float | None = None
+    kv_cache_utilization: float | None = None
+    gpu_utilization: float | None = None
+    error_ratio: float | None = None
+    # (model_id, health), in the order of the registration.
+    deployments: tuple[tuple[str, DeploymentHealth], ...] = ()
+    last_check_time: float = 0.0  # Unix seconds; 0: never probed.
+    signal_ages: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    # An operator's word, as monotonic seconds; 0: none.
+    ejected_until: float = 0.0
+
+
+class DeploymentRecord:
+    """Everything known of one deployment beyond its node."""
+
+    __slots__ = (
+        "circuit",
+        "circuit_reason",
+        "doubted",
+        "ejected_until",
+        "ejection_reason",
+        "ejections",
+        "failing_reporter",
+        "first_token_at",
+        "forgiven_at",
+        "health",
+        "latency",
+        "latency_peak",
+        "learner",
+        "listed",
+        "model_id",
+        "name",
+        "names",
+        "node",
+        "opens_total",
+        "outcome_at",
+        "outcomes",
+        "pace",
+        "profile",
+        "quantiles",
+        "quantiles_at",
+        "ramp_since",
+        "rendered_at",
+        "seen_unlisted",
+        "stable_until",
+        "suspicion",
+        "suspicion_at",
+    )
+
+    def __init__(self, deployment: Deployment, node: NodeRecord, window_seconds: float) -> None:
+        self.name = deployment.name
+        self.model_id = deployment.model_id
+        self.node = node
+        self.names: frozenset[str] = frozenset()
+        self.profile = ServingProfile()
+        self.circuit: Circuit = Closed()
+        self.circuit_reason = ""
+        self.opens_total = 0
+        # Sole reporter of the failures in a row ("": nobody identified, "*": several).
+        self.failing_reporter = ""
+        # Its circuit would be open, but one reporter alone says so and the probe passed.
+        self.doubted = False
+        self.outcomes = RatioWindow(window_seconds)
+        self.latency = LatencyWindow()
+        self.latency_peak = PeakEwma()
+        self.quantiles: tuple[float | None, ...] = (None, None)
+        self.quantiles_at = -inf
+        self.pace = Pace()
+        self.first_token_at = -inf
+        self.outcome_at = -inf
+        self.learner = SpeedLearner()
+        self.suspicion = 1.0
+        self.suspicion_at = 0.0
+        self.listed = False
+        # A probe passed and did not list it: it will be cold when it comes.
+        self.seen_unlisted = False
+        self.ejected_until = 0.0
+        self.ejections = 0
+        # When earlier ejections no longer lengthen the next one.
+        self.forgiven_at = inf
+        self.ejection_reason = ""
+        # When the slow start began.
+        self.ramp_since = -inf
+        # The last rendering, and while it is true.
+        self.health: DeploymentHealth | None = None
+        self.rendered_at = -inf
+        self.stable_until = -inf
+        self.describe(deployment)
+
+    def describe(self, deployment: Deployment) -> None:
+        """Takes over what a registration may change without starting anew."""
+        named = {deployment.model_id, deployment.served_model_name, *deployment.adapters}
+        self.names = frozenset(name for name in named if name)
+        self.profile = deployment.profile
+
+
+class NodeRecord:
+    """Everything known of one node."""
+
+    __slots__ = (
+        "deployments",
+        "ejected_until",
+        "end_to_end",
+        "error",
+        "failed",
+        "fresh_at",
+        "grade",
+        "known_grade",
+        "last_check_time",
+        "load",
+        "load_at",
+        "loading",
+        "metrics",
+        "metrics_at",
+        "models",
+        "overloaded",
+        "passed",
+        "passed_ever",
+        "probe_at",
+        "probe_latency",
+        "probe_seconds",
+        "reason",
+        "spec",
+        "throughput",
+        "time_per_token",
+        "time_to_first_token",
+        "timer_at",
+        "unhealthy",
+    )
+
+    def __init__(self, spec: Node) -> None:
+        self.spec = spec
+        self.deployments: dict[str, DeploymentRecord] = {}
+        # Probes in a row.
+        self.passed = 0
+        self.failed = 0
+        self.passed_ever = False
+        self.unhealthy = False
+        self.loading = False
+        self.error = ""
+        self.models: frozenset[str] | None = None
+        self.probe_at = -inf
+        self.last_check_time = 0.0
+        self.probe_latency = PeakEwma()
+        # Of the last probes, about a minute.
+        self.probe_seconds: tuple[float, ...] = ()
+        # The last good sign: a passed probe, or an answer.
+        self.fresh_at = -inf
+        self.load = Load()
+        self.load_at = -inf
+        self.overloaded = False
+        self.metrics = EngineMetrics()
+        self.metrics_at = -inf
+        # Between the last two pages.
+        self.throughput: float | None = None
+        self.time_to_first_token: float | None = None
+        self.time_per_token: float | None = None
+        self.end_to_end: tuple[float | None, float | None] = (None, None)
+        self.ejected_until = 0.0
+        # `known_grade` is what the last signals said, `grade` the same or UNKNOWN when they are old.
+        self.known_grade = Grade.UNKNOWN
+        self.grade = Grade.UNKNOWN
+        self.reason = "not probed yet"
+        self.timer_at = inf
+
+    def pass_probe(self, probe: Probe, now: float, healthy_after: int) -> bool:
+        """Counts a passed probe; True where it ended being unhealthy."""
+        self.passed += 1
+        self.failed = 0
+        self.passed_ever = True
+        self.loading = False
+        self.error = ""
+        self.fresh_at = now
+        self.models = probe.models
+        self.probe_latency.observe(probe.latency_seconds, now)
+        self.probe_seconds = (*self.probe_seconds[-5:], probe.latency_seconds)
+        recovered = self.unhealthy and self.passed >= healthy_after
+        self.unhealthy = self.unhealthy and not recovered
+        return recovered
+
+    def fail_probe(self, probe: Probe, unhealthy_after: int) -> None:
+        """Counts a failed probe. Before its first pass an engine that answers "not yet" loads, however long."""
+        self.passed = 0
+        self.failed += 1
+        self.loading = probe.loading
+        self.error = probe.error
+        if self.failed >= unhealthy_after and (self.passed_ever or not probe.loading):
+            self.unhealthy = True
+
+
+class PoolRecord:
+    """All deployments of one model, and which of them lately had outcomes."""
+
+    __slots__ = ("active", "look_at", "members")
+
+    def __init__(self) -> None:
+        self.members: dict[str, DeploymentRecord] = {}
+        self.active: set[DeploymentRecord] = set()
+        self.look_at = -inf

@@ -1,0 +1,173 @@
+"""Keeps the leases of nodes: beats renew them in memory, and only a lease's end is written.
+
+What is to be written may have to wait for the store; routing does not: until it is written, tables see it laid over
+the snapshot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from types import MappingProxyType
+
+from catalog.errors import EtagMismatch, NotFound, StoreUnavailable
+from catalog.leases import Leases
+from catalog.store import CatalogStore
+from catalog.types import Node, Resource, ResourceKind, Snapshot
+from federation.feed import CatalogFeed
+from federation.logs import Log
+
+# Shorter would look more often for nothing; longer keeps a dead node in routing after its lease ended.
+TICK_SECONDS = 0.25
+# How long the record of an expired node waits for its heartbeat.
+KEEP_EXPIRED_SECONDS = 3_600.0
+# A sweep looks at every node; it forgets records an hour old, so a quarter of a minute does not matter.
+SWEEP_SECONDS = 15.0
+ACTOR = "lease"
+
+
+class LeaseKeeper:
+    """`beat` is called for every heartbeat; `tick` ends leases and writes what has to be written."""
+
+    def __init__(
+        self,
+        store: CatalogStore,
+        feed: CatalogFeed,
+        *,
+        log: Log,
+        monotonic: Callable[[], float],
+        wall: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._store = store
+        self._feed = feed
+        self._log = log
+        self._monotonic = monotonic
+        self._wall = wall
+        self._sleep = sleep
+        self._leases = Leases()
+        self._synced = -1
+        self._swept_at = monotonic()
+        # Nodes that are expired (True) or back (False), and whose records do not say so yet.
+        self._pending: dict[str, bool] = {}
+        self._laid: tuple[Snapshot, int, Snapshot] | None = None
+        # Counts changes of what `ended` and `snapshot` add to the feed's.
+        self.version = 0
+        self.renewals_total = 0
+        self.expirations_total = 0
+
+    def __len__(self) -> int:
+        """How many leases are held."""
+        return len(self._leases)
+
+    def sync(self) -> None:
+        """Follows the feed: new nodes get a full lease, and what the store tells by now need not be laid over it."""
+        snapshot = self._feed.snapshot
+        if snapshot.revision == self._synced:
+            return
+        self._synced = snapshot.revision
+        now = self._monotonic()
+        owner = self._store.owner
+        self._leases.sync({name: node for name, node in snapshot.nodes.items() if node.owner == owner}, now)
+        for name, expired in list(self._pending.items()):
+            node = snapshot.nodes.get(name)
+            if node is None or node.expired == expired:
+                self._settle(name)
+            if node is not None and expired is False and node.expired:
+                # `sync` took its lease with the record that still tells of the end.
+                self._leases.grant(name, node.lease_seconds, now)
+
+    def beat(self, name: str, now: float) -> Node | None:
+        """Renews a node's lease; the node, or None where it is not registered here."""
+        node = self._feed.snapshot.nodes.get(name)
+        if node is None or node.owner != self._store.owner:
+            return None
+        self.renewals_total += 1
+        if not self._leases.renew(name, now):
+            self._leases.grant(name, node.lease_seconds, now)
+        if self._pending.get(name, node.expired):
+            if node.expired:
+                self._pend(name, False)
+            else:
+                self._settle(name)
+        return node
+
+    def ended(self) -> frozenset[str]:
+        """Nodes whose lease ended and whose records do not say so yet."""
+        return frozenset(name for name, expired in self._pending.items() if expired)
+
+    def snapshot(self) -> Snapshot:
+        """The feed's snapshot, with the nodes that came back and whose records do not say so yet."""
+        snapshot = self._feed.snapshot
+        back = [name for name, expired in self._pending.items() if not expired and name in snapshot.nodes]
+        if not back:
+            return snapshot
+        if self._laid is None or self._laid[0] is not snapshot or self._laid[1] != self.version:
+            nodes = dict(snapshot.nodes)
+            nodes.update({name: replace(nodes[name], expired=False) for name in back})
+            self._laid = (snapshot, self.version, replace(snapshot, nodes=MappingProxyType(nodes)))
+        return self._laid[2]
+
+    async def run(self) -> None:
+        """Ticks until cancelled."""
+        while True:
+            await self.tick()
+            await self._sleep(TICK_SECONDS)
+
+    async def tick(self) -> None:
+        """Ends the leases that are over, and writes what is not written yet."""
+        self.sync()
+        for name in self._leases.expired(self._monotonic()):
+            self.expirations_total += 1
+            self._log.warning("lease ended; the node leaves routing until its next heartbeat", node=name)
+            self._pend(name, True)
+        try:
+            for name, expired in list(self._pending.items()):
+                await self._write(name, expired)
+            await self._forget_long_expired()
+        except StoreUnavailable:
+            # The feed tells of the outage; what is pending is written when it is over.
+            return
+
+    async def _write(self, name: str, expired: bool) -> None:
+        wall = self._wall()
+
+        def change(resource: Resource) -> Resource:
+            assert isinstance(resource, Node)
+            return replace(resource, expired=expired, expire_time=wall if expired else 0.0)
+
+        try:
+            stored = await self._store.edit(ResourceKind.NODE, name, change, actor=ACTOR)
+        except NotFound:
+            self._settle(name)
+            return
+        await self._feed.reached(stored.revision)
+        self.sync()
+
+    async def _forget_long_expired(self) -> None:
+        if self._monotonic() - self._swept_at < SWEEP_SECONDS:
+            return
+        self._swept_at = self._monotonic()
+        due = self._wall() - KEEP_EXPIRED_SECONDS
+        owner = self._store.owner
+        gone = [
+            (name, node.etag)
+            for name, node in self._feed.snapshot.nodes.items()
+            if node.expired and 0 < node.expire_time <= due and node.owner == owner and name not in self._pending
+        ]
+        for name, etag in gone:
+            try:
+                revision = await self._store.delete(ResourceKind.NODE, name, etag=etag, actor=ACTOR)
+            except (NotFound, EtagMismatch):
+                continue
+            self._log.info("expired node forgotten", node=name)
+            await self._feed.reached(revision)
+
+    def _pend(self, name: str, expired: bool) -> None:
+        self._pending[name] = expired
+        self.version += 1
+
+    def _settle(self, name: str) -> None:
+        if self._pending.pop(name, None) is not None:
+            self.version += 1

@@ -1,0 +1,76 @@
+"""Opens what a control plane keeps: its store and its decision log. What goes wrong is told in one line."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from catalog.errors import CatalogError, NotOwner
+from catalog.sql import schema
+from catalog.sql.store import open_store
+from catalog.store import CatalogStore
+from federation.api.listening import StartError
+from federation.config import ConfigError, RoutingSettings, Settings, StoreSettings, masked
+from federation.plugins import PluginError, load_registry
+from federation.routing.decisions import DecisionLog
+from policies.registry import Registry
+
+# A file serves one process, so whoever holds it is no replica that upgrades it; an operator waits for this.
+SQLITE_WAIT_SECONDS = 5.0
+
+
+def store_url(settings: StoreSettings) -> str:
+    """The database's URL, from the settings or from the file that they name. ConfigError."""
+    if settings.url_file is None:
+        return settings.url
+    try:
+        url = settings.url_file.read_text(encoding="utf-8").strip()
+    except OSError as e:
+        raise ConfigError(f"store.url_file: {settings.url_file}: {e.strerror}; mount the secret there") from None
+    if not url:
+        raise ConfigError(f"store.url_file: {settings.url_file} is empty; it must hold the database's URL")
+    return url
+
+
+async def opened_store(settings: Settings, wall: Callable[[], float]) -> CatalogStore:
+    """The store of the settings, its schema upgraded where they say so. ConfigError, StartError."""
+    url = store_url(settings.store)
+    with told(url):
+        if settings.store.migrate:
+            wait = SQLITE_WAIT_SECONDS if url.startswith("sqlite") else schema.WAIT_SECONDS
+            await asyncio.to_thread(schema.upgrade, url, wait_seconds=wait)
+        return await open_store(url, owner=settings.region.id, clock=wall)
+
+
+@contextmanager
+def told(url: str) -> Iterator[None]:
+    """What a store raises at the start, as the line that an operator reads."""
+    try:
+        yield
+    except NotOwner as e:
+        raise StartError(f"region.id: {e}; two control planes need two ids") from None
+    except CatalogError as e:
+        raise StartError(f"store.url: {masked(url)}: {e}") from None
+    except ValueError as e:
+        raise ConfigError(f"store.url: {e}") from None
+
+
+def loaded_registry(fail: Callable[[str, str], None]) -> Registry:
+    """What policies may name, with what other packages bring. StartError."""
+    try:
+        return load_registry(fail)
+    except PluginError as e:
+        raise StartError(str(e)) from None
+
+
+def opened_log(settings: RoutingSettings, draw: Callable[[], float]) -> DecisionLog | None:
+    """The decision log, where one is wanted. StartError."""
+    if settings.decision_log is None:
+        return None
+    try:
+        return DecisionLog(settings.decision_log, settings.decision_log_sample, settings.decision_log_max_bytes, draw)
+    except OSError as e:
+        raise StartError(
+            f"routing.decision_log: {settings.decision_log}: {e.strerror}; choose a file that can be written"
+        ) from None

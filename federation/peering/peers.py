@@ -1,0 +1,374 @@
+"""All peerings of one control plane: who is dialed, which link is the one to a peer, and how each stands.
+
+Where both sides dial, two streams come up; the one that the smaller region opened stays, so that both choose alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import grpc
+
+from catalog.types import Snapshot
+from federation.config import ConfigError
+from federation.edge.service_config import CHANNEL_OPTIONS, TlsOptions, credentials, parse_addresses, split_host_port
+from federation.logs import Log
+from federation.peering import wire
+from federation.peering.exports import ExportRules, export_view
+from federation.peering.imports import Imports
+from federation.peering.link import Link
+from federation.peering.messages import Apply, Heard, Identity, Measured, Message, NodeReport, Told, View
+from federation.peering.reports import Reporter
+from federation.peering.session import NO_REPORTS, Ledger, Session, Stage
+from federation.v1 import peering_pb2_grpc
+from policies.health import DeploymentHealth
+
+FIRST_RETRY_SECONDS = 0.2
+# Short enough that a region that comes back is merged again within a lease.
+MAX_RETRY_SECONDS = 5.0
+# Only somebody who edits a configuration ends a refusal.
+REFUSED_RETRY_SECONDS = 30.0
+REPORTS_SECONDS = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What is told from: the own catalog, its health, and the nodes whose lease ended meanwhile."""
+
+    snapshot: Snapshot
+    health: Mapping[str, DeploymentHealth]
+    ended: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStatus:
+    """How a peering stands, for people. None is unknown; seconds."""
+
+    region_id: str
+    address: str
+    dialed: bool
+    # "down", "syncing", "up" or "refused".
+    state: str
+    owned_regions: tuple[str, ...] = ()
+    imported_revision: int = 0
+    exported_revision: int = 0
+    lag_seconds: float | None = None
+    lease_left_seconds: float | None = None
+    imported_nodes: int = 0
+    exported_nodes: int = 0
+    round_trip_seconds: float | None = None
+    reason: str = ""
+
+
+class Dial:
+    """An address that is dialed: who answered there last, and why not now."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.region_id = ""
+        self.reason = "not tried yet"
+        self.refused = False
+
+
+class Peering:
+    """Constructed, it does nothing; `run` dials, `accept` serves a stream."""
+
+    def __init__(
+        self,
+        me: Identity,
+        *,
+        peers: tuple[str, ...],
+        rules: ExportRules,
+        lease_seconds: float,
+        tls: TlsOptions | None,
+        exported: Callable[[], Exported],
+        log: Log,
+        rng: Random,
+        monotonic: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.me = me
+        self.imports = Imports()
+        self.dials = tuple(Dial(address) for address in peers)
+        self.links: dict[str, Link] = {}
+        self._rules = rules
+        self._lease_seconds = lease_seconds
+        self._tls = tls
+        self._exported = exported
+        self._log = log
+        self._rng = rng
+        self._monotonic = monotonic
+        self._sleep = sleep
+        self._ledgers: dict[str, Ledger] = {}
+        # Why the last link to a peer ended, for those that are not dialed.
+        self._ended: dict[str, tuple[str, bool]] = {}
+        self._views: dict[str, tuple[Snapshot, Identity, View]] = {}
+        self._reporter = Reporter()
+        self._reported: tuple[object, frozenset[str], Mapping[str, NodeReport]] = (None, frozenset(), NO_REPORTS)
+        self._reported_at = float("-inf")
+        self._stopping = False
+
+    # --- dialing and accepting
+
+    async def run(self) -> None:
+        """Dials every address until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for dial in self.dials:
+                group.create_task(self._keep_dialed(dial))
+
+    async def _keep_dialed(self, dial: Dial) -> None:
+        delay = FIRST_RETRY_SECONDS
+        while True:
+            if not self._stopping and dial.region_id not in self.links:
+                link = await self._dial(dial)
+                delay = FIRST_RETRY_SECONDS if link.was_up else min(delay * 2, MAX_RETRY_SECONDS)
+                if link.refused:
+                    delay = REFUSED_RETRY_SECONDS
+                elif delay == REFUSED_RETRY_SECONDS:
+                    delay = MAX_RETRY_SECONDS
+            # Regions that lost each other at once must not come back at once.
+            await self._sleep(delay * self._rng.uniform(0.5, 1.0))
+
+    async def _dial(self, dial: Dial) -> Link:
+        addresses = parse_addresses([dial.address], self._tls)
+        options = [*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
+        if self._tls is not None and self._tls.server_name:
+            options.append(("grpc.ssl_target_name_override", self._tls.server_name))
+        link = self._link(opened_here=True, address=dial.address, expected=dial.region_id)
+        try:
+            if addresses.tls:
+                # Read again at each dial: certificates are renewed while links live.
+                channel = grpc.aio.secure_channel(addresses.joined(), credentials(self._tls, ""), options)
+            else:
+                channel = grpc.aio.insecure_channel(addresses.joined(), options)
+        except OSError as e:
+            link.reason = f"its TLS files cannot be read: {e}"
+            self._tell(dial, link)
+            return link
+        async with channel:
+            stub: Any = peering_pb2_grpc.PeeringServiceStub(channel)  # type: ignore[no-untyped-call]
+            call = stub.Exchange()
+            try:
+                await link.run(_read(call), lambda message: _write(call, message))
+            finally:
+                call.cancel()
+                self._released(link)
+        self._tell(dial, link)
+        return link
+
+    def _tell(self, dial: Dial, link: Link) -> None:
+        if (dial.reason, dial.refused) != (link.reason, link.refused):
+            log = self._log.error if link.refused else self._log.warning
+            log("link to peer ended", address=dial.address, peer=dial.region_id, reason=link.reason)
+        dial.reason, dial.refused = link.reason, link.refused
+
+    async def accept(
+        self, messages: AsyncIterator[Message], write: Callable[[Message], Awaitable[None]], address: str
+    ) -> None:
+        """Serves a stream that a peer opened."""
+        link = self._link(opened_here=False, address=address, expected="")
+        try:
+            await link.run(messages, write)
+        finally:
+            self._released(link)
+        peer = link.session.peer
+        known = "" if peer is None else peer.region_id
+        if link.refused:
+            self._log.error("peer refused", address=address, peer=known, reason=link.reason)
+        else:
+            self._log.info("link from peer ended", address=address, peer=known, reason=link.reason)
+
+    def _link(self, *, opened_here: bool, address: str, expected: str) -> Link:
+        session = Session(
+            self.me,
+            now=self._monotonic(),
+            lease_seconds=self._lease_seconds,
+            ledger_of=self._ledgers,
+            applied=self.imports.applied(),
+            expected=expected,
+            claimed_by=self.imports.claims(),
+        )
+        return Link(
+            session, self, opened_here=opened_here, address=address, monotonic=self._monotonic, sleep=self._sleep
+        )
+
+    def _released(self, link: Link) -> None:
+        peer = link.session.peer
+        if peer is not None and self.links.get(peer.region_id) is link:
+            del self.links[peer.region_id]
+            self._ended[peer.region_id] = (link.reason, link.refused)
+
+    async def farewell(self) -> None:
+        """Says goodbye on every link, and waits a moment until it is said. Nothing is dialed any more."""
+        self._stopping = True
+        for link in list(self.links.values()):
+            link.end(f"{self.me.region_id} shuts down")
+        for _ in range(20):
+            if not self.links:
+                return
+            await asyncio.sleep(0.05)
+
+    # --- what links need
+
+    def admit(self, link: Link, identity: Identity, lease_seconds: float, now: float) -> str:
+        """One link a peer: the one that the smaller region opened, of those the newest."""
+        if self._stopping:
+            return f"{self.me.region_id} shuts down"
+        peer = identity.region_id
+        for dial in self.dials:
+            if link.opened_here and dial.address == link.address:
+                dial.region_id = peer
+        other = self.links.get(peer)
+        if other is not None and not other.session.closed:
+            ours_first = self.me.region_id < peer
+            if other.opened_here != link.opened_here and other.opened_here == ours_first:
+                return "the other link between the two stays"
+        self.links[peer] = link
+        if other is not None:
+            other.end("a newer link takes its place")
+        self._ledgers[peer] = link.session.ledger
+        self.imports.met(identity, lease_seconds, now)
+        self._log.info("peer met", peer=peer, address=link.address, owns=identity.owned_regions)
+        return ""
+
+    def apply(self, link: Link, effect: Apply | Heard | Told | Measured, now: float) -> None:
+        """Takes over what a link brings; one that is not the link to its peer any more brings nothing."""
+        peer = link.session.peer
+        if peer is None or self.links.get(peer.region_id) is not link:
+            return
+        match effect:
+            case Apply(replacement):
+                self.imports.apply(peer.region_id, replacement, link.session.applied, now)
+            case Heard():
+                self.imports.heard(peer.region_id, now)
+            case Told(reports):
+                self.imports.told(peer.region_id, reports, now)
+            case Measured(seconds):
+                self.imports.measured(peer.region_id, seconds)
+
+    def exports(self, peer: Identity) -> View:
+        """The newest view for a peer."""
+        snapshot = self._exported().snapshot
+        known = self._views.get(peer.region_id)
+        if known is None or known[0] is not snapshot or known[1] != peer:
+            known = self._views[peer.region_id] = (snapshot, peer, export_view(snapshot, self.me, peer, self._rules))
+        return known[2]
+
+    def reports(self, now: float) -> Mapping[str, NodeReport]:
+        """What is said of the own nodes; up to REPORTS_SECONDS old."""
+        if now - self._reported_at >= REPORTS_SECONDS:
+            told = self._exported()
+            self._reported_at = now
+            if self._reported[0] is not told.health or self._reported[1] != told.ended:
+                reports = self._reporter.reports(told.snapshot.nodes, told.health, told.ended, now)
+                self._reported = (told.health, told.ended, reports)
+        return self._reported[2]
+
+    # --- what others ask
+
+    def owner_of(self, region_id: str) -> str:
+        """The peer that owns a region; "" where none is known to."""
+        return self.imports.owners().get(region_id, "")
+
+    def statuses(self) -> list[PeerStatus]:
+        """Every peering: those that are dialed in the order of the settings, then those that dial us."""
+        now = self._monotonic()
+        told: dict[str, PeerStatus] = {}
+        listed = []
+        for dial in self.dials:
+            status = self._status(dial.region_id, dial, now)
+            told[dial.region_id] = status
+            listed.append(status)
+        dialing = sorted({*self.imports.peers, *self.links} - told.keys())
+        return [*listed, *(self._status(region_id, None, now) for region_id in dialing)]
+
+    def _status(self, region_id: str, dial: Dial | None, now: float) -> PeerStatus:
+        link = self.links.get(region_id)
+        known = self.imports.peers.get(region_id)
+        if link is None:
+            reason, refused = (dial.reason, dial.refused) if dial else self._ended.get(region_id, ("", False))
+            state = "refused" if refused else "down"
+        else:
+            reason, state = "", "up" if link.session.stage is Stage.UP else "syncing"
+        if known is not None and known.expired:
+            reason = "PEER_LEASE_EXPIRED" + (f"; {reason}" if reason else "")
+        address = dial.address if dial else "" if link is None else link.address
+        return PeerStatus(
+            region_id=region_id,
+            address=address,
+            dialed=dial is not None,
+            state=state,
+            owned_regions=() if known is None else known.identity.owned_regions,
+            imported_revision=0 if known is None else known.applied.revision,
+            exported_revision=self._ledgers[region_id].acked if region_id in self._ledgers else 0,
+            lag_seconds=None if known is None else max(0.0, now - known.heard_at),
+            lease_left_seconds=None if known is None else known.lease_left(now),
+            imported_nodes=0 if known is None else len(known.view.nodes),
+            exported_nodes=0 if link is None else link.session.told_nodes,
+            round_trip_seconds=None if known is None else known.round_trip_seconds,
+            reason=reason,
+        )
+
+
+def check_peers(peers: tuple[str, ...], tls: TlsOptions | None, *, insecure: bool) -> None:
+    """ConfigError for an address that cannot be dialed, or only in plain text over a network."""
+    for address in peers:
+        try:
+            found = parse_addresses([address], tls)
+        except ValueError as e:
+            raise ConfigError(f"peering.peers: {e}") from None
+        if found.tls or insecure or found.targets[0].startswith("unix:"):
+            continue
+        host, _ = split_host_port(found.targets[0])
+        if host != "localhost" and not _is_loopback(host):
+            raise ConfigError(
+                f"peering.peers: {address} is not loopback and would be dialed in plain text: write https://, set "
+                "peering.tls_ca, or say server.insecure (--insecure)"
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def tls_options(ca: Path | None, certificate: Path | None, key: Path | None, server_name: str) -> TlsOptions | None:
+    """How peers are dialed with TLS; None where nothing of it is set, and only https:// addresses use it."""
+    if ca is None and certificate is None:
+        return None
+    return TlsOptions(ca, certificate, key, server_name)
+
+
+async def _read(call: Any) -> AsyncIterator[Message]:
+    while (message := await call.read()) is not grpc.aio.EOF:
+        yield _value(message)
+    # EOF hides how the call ended.
+    if await call.code() is not grpc.StatusCode.OK:
+        raise grpc.aio.AioRpcError(
+            await call.code(), await call.initial_metadata(), await call.trailing_metadata(), await call.details()
+        )
+
+
+def _value(message: Any) -> Message:
+    try:
+        return wire.message_from(message)
+    except KeyError as e:
+        raise ValueError(f"a value that is not known here ({e}); upgrade the older side") from None
+
+
+async def values(requests: AsyncIterator[Any]) -> AsyncIterator[Message]:
+    """The messages of a stream that a peer opened. ValueError."""
+    async for request in requests:
+        yield _value(request)
+
+
+async def _write(call: Any, message: Message) -> None:
+    await call.write(wire.request_to(message))

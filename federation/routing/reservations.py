@@ -1,0 +1,144 @@
+"""Reservations: room that decisions took and that outcomes, or time, give back.
+
+A reservation holds one request and its prompt's tokens at one deployment.  The tokens go at the first token, both at
+the end.  A gateway that never reports does not hold room for ever: tokens go when the first token is long overdue, the
+request when its whole answer is.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from federation.routing.state import IN_FLIGHT, PENDING, State
+
+# A first token is overdue when it takes this much longer than predicted, and then a little.
+OVERDUE_RATIO = 2.0
+OVERDUE_SECONDS = 0.5
+# A first token that stays away is told again after this, as it makes its node ever more suspect.
+OVERDUE_AGAIN_SECONDS = 1.0
+# First tokens are reported by gateways that reported one within this.
+REPORTED_SECONDS = 60.0
+# By then tokens that nobody reported are taken to be prefilled; where gateways do report, the node owes them still.
+TOKENS_RATIO = 4.0
+TOKENS_REPORTED_RATIO = 20.0
+TOKENS_SECONDS = 2.0
+# And the request to be over; longer than most answers, shorter than a forgotten one would do harm.
+REQUEST_RATIO = 3.0
+REQUEST_SECONDS = 30.0
+# Buckets of the wheel; as fine as the sweep.
+TICKS_PER_SECOND = 10
+
+
+@dataclass(slots=True)
+class Reservation:
+    """One attempt's room. `expected` is the predicted time at the node without waits and suspicion, in seconds."""
+
+    decision: int
+    attempt: int
+    slot: int
+    tokens: float
+    started: float
+    expected: float
+    predicted: float
+    round_trip: float
+    latency: float
+    trial: bool
+    pending: bool = True
+    # Whether its time to the first token was learned from.
+    told: bool = False
+
+
+class Reservations:
+    """All room that is taken, by decision, with a wheel of deadlines that `sweep` turns."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._open: dict[int, Reservation] = {}
+        self._wheel: defaultdict[int, list[Reservation]] = defaultdict(list)
+        self._swept = 0
+        # Whether anybody reports first tokens; without, none is overdue.
+        self.first_tokens_seen = float("-inf")
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def take(self, reservation: Reservation) -> None:
+        """Counts the request and its tokens at its slot, in place of an earlier attempt of the same decision."""
+        self.release(reservation.decision)
+        self._open[reservation.decision] = reservation
+        self._state.choose(reservation.slot, reservation.tokens)
+        if reservation.trial:
+            self._state.trial[reservation.slot] = 0.0
+        self._file(reservation, reservation.started + OVERDUE_RATIO * reservation.predicted + OVERDUE_SECONDS)
+
+    def get(self, decision: int) -> Reservation | None:
+        return self._open.get(decision)
+
+    def first_token(self, decision: int, attempt: int, now: float) -> Reservation | None:
+        """Gives tokens back, of an attempt or an earlier one; the reservation where it still waited for them."""
+        self.first_tokens_seen = now
+        found = self._open.get(decision)
+        if found is None or not found.pending or found.attempt > attempt:
+            return None
+        self._give_tokens(found)
+        return found
+
+    def release(self, decision: int, attempt: int | None = None) -> Reservation | None:
+        """Gives everything back, of an attempt or an earlier one where it is given; the reservation there was."""
+        found = self._open.get(decision)
+        if found is None or (attempt is not None and found.attempt > attempt):
+            return None
+        del self._open[decision]
+        if found.pending:
+            self._give_tokens(found)
+        flying = self._state.matrix[IN_FLIGHT]
+        flying[found.slot] = max(0.0, flying[found.slot] - 1.0)
+        if found.trial:
+            self._state.trial[found.slot] = 1.0
+        return found
+
+    def _give_tokens(self, found: Reservation) -> None:
+        found.pending = False
+        pending = self._state.matrix[PENDING]
+        # Sums of floats: never below zero by rounding.
+        pending[found.slot] = max(0.0, pending[found.slot] - found.tokens)
+
+    def _file(self, reservation: Reservation, deadline: float) -> None:
+        # Never into a bucket that was swept already.
+        self._wheel[max(self._swept + 1, int(deadline * TICKS_PER_SECOND) + 1)].append(reservation)
+
+    def sweep(self, now: float) -> list[tuple[Reservation, float]]:
+        """Turns the wheel up to `now`: lets go what is past its time.
+
+        Answers the reservations whose first token is overdue, with how many times later than predicted it is.
+        """
+        overdue: list[tuple[Reservation, float]] = []
+        last = int(now * TICKS_PER_SECOND)
+        due = sorted(tick for tick in self._wheel if tick <= last)
+        self._swept = max(self._swept, last)
+        for tick in due:
+            for found in self._wheel.pop(tick):
+                if self._open.get(found.decision) is not found:
+                    continue
+                passed = now - found.started
+                usual = self._state.usual(found.predicted)
+                reported = now - self.first_tokens_seen < REPORTED_SECONDS
+                if found.pending and reported and passed < OVERDUE_RATIO * usual + OVERDUE_SECONDS:
+                    self._file(found, found.started + OVERDUE_RATIO * usual + OVERDUE_SECONDS)
+                    continue
+                if found.pending and reported:
+                    overdue.append((found, passed / max(usual, 1e-3)))
+                give_up = TOKENS_REPORTED_RATIO if reported else TOKENS_RATIO
+                until = found.started + give_up * usual + TOKENS_SECONDS
+                if found.pending and now < until:
+                    self._file(found, min(until, now + OVERDUE_AGAIN_SECONDS) if reported else until)
+                    continue
+                if found.pending:
+                    self._give_tokens(found)
+                end = REQUEST_RATIO * found.latency + REQUEST_SECONDS
+                if passed < end:
+                    self._file(found, found.started + end)
+                else:
+                    self.release(found.decision)
+        return overdue

@@ -1,0 +1,521 @@
+"""The router: reads the current table, decides, reserves, and takes reports.
+
+`Router.decide` reads and changes nothing; `Router.route` decides and then claims room for the chosen target alone.
+Neither awaits, locks or reaches for anything outside this process.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+import numpy as np
+
+from federation.config import RoutingSettings
+from federation.routing import wording
+from federation.routing.decisions import DecisionLog, DecisionRing, DecisionUnknown, Record
+from federation.routing.heard import Heard
+from federation.routing.learning import learn_from
+from federation.routing.planner import Planner, unknown
+from federation.routing.rations import Rations, ShedRequest
+from federation.routing.reservations import Reservation, Reservations
+from federation.routing.shadow import Shadows
+from federation.routing.state import RUNNING, WAIT, State
+from federation.routing.table import Table
+from federation.routing.walk import walk
+from policies import chance
+from policies.errors import NoCandidate
+from policies.pipeline import choose, evaluate, judge, reason_for_none, refuse, settle_health
+from policies.policy import Policy
+from policies.pool import FloatArray, IntArray
+from policies.presets import PRESETS
+from policies.registry import BUILT_IN, Registry
+from policies.types import Candidate, Code, Decision, Explain, Outcome, Phase, RouteRequest
+
+# Half of a probe interval: on the average somebody who is well again is seen to be so after this.
+UNHEALTHY_RETRY_SECONDS = 5.0
+# Pools up to this size are remembered whole with each decision; of larger ones, whom a walk visited.
+KEEP_ROWS = 64
+
+
+class Reported(Enum):
+    ACCEPTED = "accepted"
+    REPEATED = "repeated"
+    UNKNOWN = "unknown"
+
+
+@dataclass(slots=True)
+class RouterStats:
+    """Plain counts since the start; metrics read them when they are scraped."""
+
+    decisions: int = 0
+    walked: int = 0
+    visited: int = 0
+    panics: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    chosen: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # (model, client region, chosen region)
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateList:
+    """All candidates of a request at one moment: the eligible by score, then the rejected by name."""
+
+    candidates: tuple[Candidate, ...]
+    rejected: Mapping[str, int]
+    table_revision: int
+
+
+def ignore(deployment: str, outcome: Outcome, now: float) -> None:
+    """Nobody listens."""
+
+
+class Router:
+    """Decides requests on one event loop. `wall` gives Unix seconds; `now` everywhere is monotonic seconds."""
+
+    def __init__(
+        self,
+        settings: RoutingSettings,
+        *,
+        home_region: str,
+        replica: str,
+        seed: int,
+        wall: Callable[[], float],
+        log: DecisionLog | None = None,
+        on_outcome: Callable[[str, Outcome, float], None] = ignore,
+        on_suspicion: Callable[[str, float, float], None] | None = None,
+        registry: Registry = BUILT_IN,
+    ) -> None:
+        self._settings = settings
+        self._home_region = home_region
+        self._replica = replica
+        self._seed = seed
+        self._wall = wall
+        self._log = log
+        self._on_outcome = on_outcome
+        self._on_suspicion = on_suspicion
+        self._registry = registry
+        self._number = 0
+        self._table: Table | None = None
+        self._planner = Planner(registry)
+        self.rations = Rations(settings.tenant_policies, settings.policy)
+        self._slot_names: dict[int, str] = {}
+        self._slots_of_node: dict[str, list[int]] = {}
+        self.state = State()
+        self.reservations = Reservations(self.state)
+        self._heard = Heard()
+        self.ring = DecisionRing(settings.decisions_kept)
+        self.stats = RouterStats()
+        self.shadows = Shadows()
+        self.policies: dict[str, Policy] = {}
+        self.install_policies({})
+
+    @property
+    def table(self) -> Table:
+        """The table that decisions read. NoCandidate before the first one is there."""
+        if self._table is None:
+            raise NoCandidate(
+                "ALL_NODES_UNHEALTHY",
+                "the server has only started and has no routing table yet; retry",
+                retry_after_seconds=0.2,
+            )
+        return self._table
+
+    @property
+    def ready(self) -> bool:
+        return self._table is not None
+
+    def install(self, table: Table) -> None:
+        """Swaps the table; decisions from now on read it."""
+        slots = self.state.slots_for(table.pool.names, table.built_at)
+        self._table = replace(table, pool=replace(table.pool, slot=slots))
+        self._planner.forget()
+        self._slot_names = dict(zip(slots.tolist(), table.pool.names, strict=True))
+        nodes: dict[str, list[int]] = {}
+        for slot, node in zip(slots.tolist(), table.compiled.node_names, strict=True):
+            nodes.setdefault(node, []).append(slot)
+        self._slots_of_node = nodes
+
+    def install_policies(self, policies: Mapping[str, Policy]) -> None:
+        """Stored policies from now on; presets are there unless one of the same name is stored."""
+        most, least = self._settings.max_candidates, self._settings.min_score
+        presets = {name: replace(p, max_candidates=most, min_score=least) for name, p in PRESETS.items()}
+        self.policies = {**presets, **policies}
+        self.rations.install(self.policies)
+        self._planner.forget()
+
+    def policy(self, name: str) -> Policy:
+        """A policy by name, "" the default. NoCandidate("POLICY_UNKNOWN")."""
+        found = self.policies.get(name or self._settings.policy)
+        if found is None:
+            known = ", ".join(sorted(self.policies))
+            raise NoCandidate(
+                "POLICY_UNKNOWN", f"policy_id {name or self._settings.policy!r} does not exist; there are {known}"
+            )
+        return found
+
+    # Deciding: reads only.
+
+    def decide(self, request: RouteRequest, now: float, *, number: int, whole: bool = False) -> Record:
+        """Decides without claiming. `whole` keeps every candidate's values. Raises NoCandidate."""
+        state, wall = self.state, self._wall()
+        seed = chance.mix(self._seed ^ number)
+        rations, demotion = self.rations, ""
+        policy = self.policy(rations.policy_id(request))
+        if rations.budgeted:
+            request, demotion = rations.within_budget(request, policy, wall)
+        plan = self._planner.plan(request, policy, self.table, state, wall, seed)
+        policy, ranking, rows = plan.policy, plan.ranking, plan.rows
+        assume = policy.assume
+        tokens = assume.input_tokens if request.input_tokens is None else request.input_tokens
+        answer = assume.output_tokens if request.max_output_tokens is None else request.max_output_tokens
+        admission = None
+        if plan.room is not None:
+            admission = rations.admit(plan, plan.room, request, tokens + answer, state, seed)
+        session_slot = state.session_slot(request.session_key, now) if request.session_id else -1
+        wanted = min(request.max_alternatives, 16)
+        cached = self._cached(request, policy, tokens)
+        whole = whole or request.explain is Explain.FULL or len(rows) <= KEEP_ROWS
+        walked = None
+        fits = (request.input_tokens or 0) + (request.max_output_tokens or 0) <= ranking.window
+        if ranking.walkable and fits:
+            walked = walk(
+                ranking,
+                plan.scalars,
+                state,
+                policy,
+                tokens,
+                answer,
+                seed,
+                session_slot,
+                wanted,
+                cached,
+                request.session_id,
+                plan.table.pool.names,
+            )
+        code, panic = ranking.code, ranking.panic
+        ask = None
+        if walked is not None:
+            picked, visited, at_node = walked.selection, len(walked.visited), walked.at_node
+            rejected: Mapping[str, int] = ranking.counts
+            if walked.full or walked.low:
+                moved = {Code.AT_CAPACITY.name: walked.full, Code.BELOW_MIN_SCORE.name: walked.low}
+                rejected = {**ranking.counts, **{name: count for name, count in moved.items() if count}}
+            at_row = ranking.rows
+            chosen = [at_row[picked.target], *[at_row[place] for place in picked.alternatives]]
+            kept = rows if whole else np.array(sorted({at_row[place] for place in walked.visited}), dtype=np.int64)
+            if not whole:
+                code = np.zeros(len(kept), dtype=np.int8)
+        else:
+            ask = plan.ask(request, tokens, answer, wall)
+            pool = plan.table.pool.take(rows)
+            if not fits:
+                # The ranking is of prompts of any length.
+                hard = refuse(ask, pool, self._registry, ranking.narrow)
+                code, panic = settle_health(hard, pool, policy.panic_threshold)
+            load = state.load(pool.slot, cached_column(cached, pool.slot))
+            found = judge(ask, pool, load, self._registry, code.copy(), panic)
+            selected = choose(
+                found,
+                self._registry,
+                picker=policy.picker,
+                seed=seed,
+                key=request.hash_key,
+                session_slot=session_slot,
+                wanted=wanted,
+            )
+            rejected = found.counts()
+            if selected is None:
+                raise self._nothing(request, rejected, plan.table, now)
+            picked, visited, at_node = selected, len(rows), float(found.seen.at_node[selected.target])
+            chosen, kept = rows[[picked.target, *picked.alternatives]].tolist(), rows
+        slots = plan.table.pool.slot[kept]
+        places = np.searchsorted(kept, chosen).tolist()
+        return Record(
+            number=number,
+            decision_id=f"{self._replica}-{number:x}",
+            request=request,
+            plan=plan,
+            tokens=tokens,
+            answer=answer,
+            registry=self._registry,
+            spread=self.state.spread,
+            seed=seed,
+            session_slot=session_slot,
+            wanted=wanted,
+            wall_time=wall,
+            now=now,
+            rows=kept,
+            code=code,
+            load=state.load(slots, cached_column(cached, slots)),
+            panic=panic,
+            rejected=rejected,
+            walked=walked is not None,
+            swept=walked is not None and walked.swept,
+            visited=visited,
+            target=places[0],
+            alternatives=tuple(places[1:]),
+            at_node=at_node,
+            by=picked.by,
+            near=picked.near,
+            demotion=demotion,
+            admission=admission,
+            _ask=ask,
+        )
+
+    def _cached(self, request: RouteRequest, policy: Policy, tokens: int) -> dict[int, float]:
+        if not request.prefix_hashes or not policy.prefix_affinity:
+            return {}
+        return self.state.cached_tokens(request.prefix_hashes, request.prefix_block_tokens, tokens)
+
+    def _nothing(self, request: RouteRequest, rejected: Mapping[str, int], table: Table, now: float) -> NoCandidate:
+        """Why nobody is left, as an error. Candidates of other tenants are absent, not forbidden."""
+        reason = reason_for_none(rejected)
+        subject = request.model_id or f"capability {request.capability}"
+        if reason == "UNKNOWN":
+            return unknown(request.model_id, request.capability)
+        told = {code: count for code, count in rejected.items() if code != Code.TENANT.name}
+        again = table.retry_at - now if Code.CIRCUIT_OPEN.name in told else UNHEALTHY_RETRY_SECONDS
+        retry = {"NO_CAPACITY": 1.0, "ALL_NODES_UNHEALTHY": max(1.0, min(30.0, again))}.get(reason)
+        return NoCandidate(reason, wording.nothing(reason, subject, told), rejected=told, retry_after_seconds=retry)
+
+    # Acting.
+
+    def route(self, request: RouteRequest, now: float) -> Decision:
+        """Decides and claims room at the target. Raises NoCandidate."""
+        return self.place(request, now).render()
+
+    def place(self, request: RouteRequest, now: float) -> Record:
+        """`route`, not rendered yet."""
+        self.state.advance(now)
+        number = self._number
+        self._number = number + 1
+        logged = self._log is not None and self._log.wants()
+        try:
+            record = self.decide(request, now, number=number, whole=logged)
+        except NoCandidate as error:
+            self.stats.refused[error.reason] += 1
+            if isinstance(error, ShedRequest):
+                self.rations.shed(error, now)
+            raise
+        if record.plan.policy.shadow_policy:
+            number = record.number
+            record.shadowed = self.shadows.beside(record, lambda other: self.decide(other, now, number=number))
+        self._claim(record, now)
+        if logged and self._log is not None:
+            self._log.write(record.entry())
+        return record
+
+    def _claim(self, record: Record, now: float) -> None:
+        request, plan, stats = record.request, record.plan, self.stats
+        self._reserve(record, 0, now)
+        slot = record.slot(0)
+        if request.session_id:
+            self.state.bind_session(request.session_key, slot, now, plan.policy.session_ttl_seconds)
+        if request.prefix_hashes:
+            self.state.saw_prefixes(request.prefix_hashes, slot)
+        share = max(0.001, 1.0 / (stats.decisions + 1))
+        self.state.mean_tokens += (record.tokens - self.state.mean_tokens) * share
+        self.rations.claimed(record, now)
+        self.ring.add(record)
+        stats.decisions += 1
+        stats.walked += record.walked
+        stats.visited += record.visited
+        stats.panics += record.panic
+        deployed = plan.table.compiled.deployed[int(record.rows[record.target])]
+        stats.chosen[(deployed.model_id, plan.origin_region, deployed.region_id)] += 1
+        for code, count in record.rejected.items():
+            stats.rejected[code] += count
+
+    def _reserve(self, record: Record, attempt: int, now: float) -> None:
+        """Takes room for an attempt, in place of an earlier one of the same decision."""
+        place = (record.target, *record.alternatives)[attempt]
+        plan, load, row = record.plan, record.load, int(record.rows[place])
+        at_node = record.at_node if attempt == 0 else float(record.evaluation.seen.at_node[place])
+        round_trip = float(plan.round_trip[plan.table.pool.place[row]])
+        decode = float(plan.table.pool.decode[row])
+        answer = record.answer / (decode if decode > 0 else plan.policy.assume.decode_tokens_per_second)
+        self.reservations.take(
+            Reservation(
+                decision=record.number,
+                attempt=attempt,
+                slot=record.slot(attempt),
+                tokens=max(0.0, record.tokens - float(load.cached_tokens[place])),
+                started=now,
+                expected=at_node / float(load.suspicion[place]) - float(load.wait[place]),
+                predicted=at_node,
+                round_trip=round_trip,
+                latency=round_trip + at_node + answer,
+                trial=record.by == "trial" and attempt == 0,
+            )
+        )
+
+    def candidates(self, request: RouteRequest, now: float) -> CandidateList:
+        """Every candidate with every term; changes nothing. NoCandidate only for what is unknown."""
+        wall = self._wall()
+        policy = self.policy(self.rations.policy_id(request))
+        plan = self._planner.plan(request, policy, self.table, self.state, wall, 0)
+        assume, rows = plan.policy.assume, plan.rows
+        tokens = assume.input_tokens if request.input_tokens is None else request.input_tokens
+        answer = assume.output_tokens if request.max_output_tokens is None else request.max_output_tokens
+        pool = plan.table.pool.take(rows)
+        cached = self._cached(request, plan.policy, tokens)
+        load = self.state.load(pool.slot, cached_column(cached, pool.slot), now)
+        ask = plan.ask(request, tokens, answer, wall)
+        found = evaluate(ask, pool, load, self._registry, plan.ranking.narrow)
+        if len(rows) and (found.code == Code.TENANT.value).all():
+            raise unknown(request.model_id, request.capability)
+        record = Record(
+            number=-1,
+            decision_id="",
+            request=request,
+            plan=plan,
+            tokens=tokens,
+            answer=answer,
+            registry=self._registry,
+            spread=self.state.spread,
+            seed=0,
+            session_slot=-1,
+            wanted=0,
+            wall_time=wall,
+            now=now,
+            rows=rows,
+            code=found.code,
+            load=load,
+            panic=found.panic,
+            rejected=found.counts(),
+            walked=False,
+            swept=False,
+            visited=len(rows),
+            target=0,
+            alternatives=(),
+            at_node=0.0,
+            by="",
+            near=0,
+            _ask=ask,
+            _evaluation=found,
+        )
+        return CandidateList(record.candidates(), record.told_rejections, plan.table.revision)
+
+    # Hearing.
+
+    def report(self, outcome: Outcome, now: float) -> Reported:
+        """Takes what a gateway tells of an attempt. Repeats count once.
+
+        Room is given back by the decision's number, so that a decision that is no longer remembered holds none.
+        """
+        self.state.advance(now)
+        if outcome.decision_id and outcome in self._heard:
+            return Reported.REPEATED
+        number = self._number_of(outcome.decision_id)
+        record, held = self.ring.get(number), self.reservations.get(number)
+        deployment = self._deployment(outcome, record, held)
+        if deployment is None and held is None:
+            return Reported.UNKNOWN
+        late = outcome.phase is Phase.STARTED and self._heard.ended(outcome)
+        self._heard.add(outcome)
+        if record is not None:
+            record.outcomes.append(outcome)
+        slot = self.state.slots.get(deployment or "", -1)
+        attempt = outcome.attempt
+        match outcome.phase:
+            case Phase.STARTED:
+                planned = record is not None and 0 < attempt <= len(record.alternatives)
+                if record is not None and planned and not late and (held is None or held.attempt < attempt):
+                    self._reserve(record, attempt, now)
+                    self.rations.moved(record, attempt)
+            case Phase.FIRST_TOKEN:
+                held = self.reservations.first_token(number, attempt, now)
+                if held is not None and held.attempt == attempt:
+                    learn_from(self.state, held, slot, outcome, now)
+            case Phase.FINISHED:
+                held = self.reservations.release(number, attempt)
+                own = held if held is not None and held.attempt == attempt else None
+                if record is not None:
+                    self.rations.finished(record, outcome)
+                learn_from(self.state, own, slot, outcome, now)
+                self.stats.outcomes[outcome.result.value if outcome.result else "unspecified"] += 1
+        if outcome.phase is not Phase.STARTED and deployment is not None:
+            self._on_outcome(deployment, outcome, now)
+        return Reported.ACCEPTED
+
+    def _number_of(self, decision_id: str) -> int:
+        """The number in a decision's id; -1 where another replica, or nobody, made it."""
+        replica, _, text = decision_id.rpartition("-")
+        if replica != self._replica:
+            return -1
+        try:
+            number = int(text, 16)
+        except ValueError:
+            return -1
+        return number if f"{number:x}" == text else -1
+
+    def _deployment(self, outcome: Outcome, record: Record | None, held: Reservation | None) -> str | None:
+        """The deployment that an outcome speaks of: as named, else as decided. None: neither is known here."""
+        if outcome.region_id and outcome.node_id and outcome.model_id:
+            name = f"{outcome.region_id}/{outcome.node_id}/{outcome.model_id}"
+            return name if name in self.state.slots else None
+        if record is not None:
+            names = record.names()
+            return names[outcome.attempt] if outcome.attempt < len(names) else None
+        return self._slot_names.get(held.slot) if held is not None and held.attempt == outcome.attempt else None
+
+    def observe_load(self, node: str, running: float | None, queue: float | None, now: float) -> None:
+        """What an engine or its agent says of a node: sequences that run and that wait. None is unknown."""
+        self.state.advance(now)
+        table = self._table
+        for slot in self._slots_of_node.get(node, ()):
+            matrix = self.state.matrix
+            if running is not None:
+                matrix[RUNNING, slot] = running + (queue or 0.0)
+            if queue is not None and table is not None:
+                row = table.compiled.row_of[self._slot_names[slot]]
+                per_token = float(table.pool.prefill[row])
+                if np.isnan(per_token):
+                    per_token = self.policy("").assume.prefill_seconds_per_token
+                ours = self.state.pending[slot] / max(1.0, self.state.mean_tokens)
+                matrix[WAIT, slot] = max(0.0, queue - ours) * self.state.mean_tokens * per_token
+
+    def sweep(self, now: float) -> None:
+        """Turns deadlines: lets forgotten room go, and suspects who owes a first token. Every 100 ms."""
+        self.state.advance(now)
+        for late, ratio in self.reservations.sweep(now):
+            self.state.suspect(late.slot, ratio)
+        if self._on_suspicion is not None:
+            for slot in np.flatnonzero(np.asarray(self.state.suspicion) > TOLD_SUSPICION).tolist():
+                name = self._slot_names.get(slot)
+                if name is not None:
+                    self._on_suspicion(name, self.state.suspicion[slot], now)
+        if self._log is not None:
+            self._log.flush()
+
+    def decision(self, decision_id: str) -> Record:
+        """A remembered decision. DecisionUnknown."""
+        found = self.ring.get(self._number_of(decision_id))
+        if found is None:
+            raise DecisionUnknown(decision_id, self.ring.keep)
+        return found
+
+    def trust(self, deployment: str) -> None:
+        """Ends what a deployment is suspected of, because it recovered; one that is not known is passed over."""
+        slot = self.state.slots.get(deployment)
+        if slot is not None:
+            self.state.trust(slot)
+
+    def load_of(self, deployment: str) -> tuple[int, int]:
+        """Requests in flight and prompt tokens without a first token that this replica routed to a deployment."""
+        slot = self.state.slots.get(deployment)
+        if slot is None:
+            return 0, 0
+        return int(self.state.in_flight[slot]), int(self.state.pending[slot])
+
+
+# Below this the monitor would not call anybody degraded whatever its setting: the least that it allows is higher.
+TOLD_SUSPICION = 1.5
+
+
+def cached_column(cached: Mapping[int, float], slots: IntArray) -> FloatArray | None:
+    return np.array([cached.get(slot, 0.0) for slot in slots.tolist()]) if cached else None

@@ -1,0 +1,151 @@
+"""The matrix of faults, loads and policies that the default policy is held to, and the page that tells how it did.
+
+    python -m federation.simulation.matrix [--data DIR] [--subset] [--seed N] [--write FILE]
+
+`--data` names a folder with the public traces (`trace_azure_llm_2023.csv`, `trace_mooncake_conversation.jsonl.gz`);
+without it, the traces that ship stand in.  Constants are chosen on the first half of a trace and reported on both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+from federation.simulation.baselines import BASELINES, behaviour_of
+from federation.simulation.faults import KINDS, Fault
+from federation.simulation.fleet import Fleet, load_fleet
+from federation.simulation.metrics import Summary
+from federation.simulation.oracles import ORACLES
+from federation.simulation.run import Scenario, simulate
+from federation.simulation.targets import Found, render
+from federation.simulation.traces import TraceRequest, evened, load_trace, part, with_priorities
+
+AZURE, CONVERSATION = "trace_azure_llm_2023.csv", "trace_mooncake_conversation.jsonl.gz"
+# The minute swings of a trace, evened out.
+EVEN_SECONDS = 60.0
+HALVES = ("first", "second")
+CHOSEN = ("oracle", "balanced", "least_connections")
+# Variants of a policy that a case may name beside the policies themselves.
+UNDECLARED, BOUNDED = "+undeclared", "+bounded"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One run: what is met, and who meets it."""
+
+    kind: str
+    trace: str
+    fleet: str
+    half: str
+    load: float
+    fault: str
+    entry: str
+    seed: int
+    even: bool = False
+    priorities: bool = False
+    unmeasured: float = 0.0
+
+    @property
+    def key(self) -> tuple[str, str, float, str, str]:
+        return (self.kind, self.half, self.load, self.fault, self.entry)
+
+
+def cases(azure: str, conversation: str, fleets: tuple[str, str], seed: int, *, subset: bool) -> list[Case]:
+    """Everything that is run."""
+    fleet, long_fleet = fleets
+    found: list[Case] = []
+    halves = HALVES[:1] if subset else HALVES
+    faults = ("", "gray", "killed", "cut") if subset else ("", *KINDS)
+
+    def add(kind: str, entries: Iterable[str], half: str, load: float, fault: str = "", **more: object) -> None:
+        base = Case(kind, azure, fleet, half, load, fault, "", seed)
+        found.extend(replace(base, entry=entry, **more) for entry in entries)  # type: ignore[arg-type]
+
+    for half in halves:
+        for load in (0.7,) if subset else (0.4, 0.7):
+            for fault in faults:
+                add("azure", CHOSEN, half, load, fault)
+        if not subset:
+            add("azure", [name for name in BASELINES if name not in CHOSEN], half, 0.7)
+        add("even", CHOSEN, half, 0.9, even=True)
+        overload = ("oracle-giving-up", "balanced" + BOUNDED, "balanced")
+        add("overload", overload, half, 1.2, priorities=True)
+        add("cost", ("oracle-cheapest", "cost_first"), half, 0.4)
+        add("conversation", CHOSEN, half, 0.7, trace=conversation, fleet=long_fleet)
+    # Learned in the first half, measured in the second.
+    add("profiles", ("balanced", "balanced" + UNDECLARED), "all", 0.7, unmeasured=0.5)
+    return found
+
+
+@cache
+def _trace(path: str) -> tuple[TraceRequest, ...]:
+    return load_trace(path)
+
+
+@cache
+def _fleet(name: str) -> Fleet:
+    return load_fleet(name)
+
+
+def run_case(case: Case) -> tuple[Case, Summary]:
+    """One case, from nothing but its own description."""
+    requests = part(_trace(case.trace), case.half)
+    if case.even:
+        requests = evened(requests, EVEN_SECONDS)
+    if case.priorities:
+        requests = with_priorities(requests, case.seed)
+    faults = (Fault(case.fault),) if case.fault else ()
+    scenario = Scenario(_fleet(case.fleet), requests, case.load, faults, case.seed, case.unmeasured)
+    name, _, variant = case.entry.partition("+")
+    behaviour = None if name in ORACLES else behaviour_of(name)
+    if behaviour is not None:
+        behaviour = replace(
+            behaviour, declared=variant != UNDECLARED[1:], bounded=behaviour.bounded or variant == BOUNDED[1:]
+        )
+    return case, simulate(scenario, name, behaviour).summary
+
+
+def run_all(wanted: Sequence[Case], workers: int) -> Mapping[tuple[str, str, float, str, str], Summary]:
+    """All cases on several processes, told in their order."""
+    found = {}
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        for done, (case, summary) in enumerate(pool.imap(run_case, wanted), 1):
+            found[case.key] = summary
+            told = f"{done}/{len(wanted)} {case.kind} {case.half} {case.load:g} {case.fault or 'no fault'} {case.entry}"
+            sys.stderr.write(f"{told}: p99 {summary.p99:.2f} s, good {summary.good:.1%}\n")
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the matrix and writes its page; 1 where a target is missed and the subset was asked for."""
+    parser = argparse.ArgumentParser(description="Runs the matrix of faults, loads and policies.")
+    parser.add_argument("--data", type=Path, help="folder with the public traces")
+    parser.add_argument("--subset", action="store_true", help="what continuous integration runs")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--write", type=Path, help="file for the page of results")
+    told = parser.parse_args(arguments)
+    azure, conversation, fleets = "bursty.csv", "conversations.jsonl.gz", ("unequal-30", "long-prompts-30")
+    if told.data is not None and (told.data / AZURE).is_file():
+        azure, conversation = str(told.data / AZURE), str(told.data / CONVERSATION)
+    wanted = cases(azure, conversation, fleets, told.seed, subset=told.subset)
+    begun = time.monotonic()
+    found = run_all(wanted, told.workers)
+    minutes = (time.monotonic() - begun) / 60
+    page = render(Found(found), Path(azure).name, Path(conversation).name, told.seed, len(wanted))
+    if told.write is not None:
+        told.write.write_text(page, encoding="utf-8")
+    else:
+        sys.stdout.write(page)
+    sys.stderr.write(f"{len(wanted)} runs in {minutes:.1f} minutes\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

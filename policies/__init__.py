@@ -1,0 +1,1 @@
+"""What we prefer: filters, scorers, pickers, circuits. Pure functions of values."""

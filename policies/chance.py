@@ -1,0 +1,57 @@
+"""Chance as a function of a seed and a counter: the same seed draws the same, and no generator is built per decision.
+
+The mixer is SplitMix64's finalizer (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+MASK = 0xFFFF_FFFF_FFFF_FFFF
+GOLDEN = 0x9E37_79B9_7F4A_7C15
+
+
+def mix(value: int) -> int:
+    """64 well-mixed bits of a 64-bit value."""
+    value &= MASK
+    value = ((value ^ (value >> 30)) * 0xBF58_476D_1CE4_E5B9) & MASK
+    value = ((value ^ (value >> 27)) * 0x94D0_49BB_1331_11EB) & MASK
+    return value ^ (value >> 31)
+
+
+def draw(seed: int, counter: int) -> int:
+    """The counter-th 64 bits of a seed."""
+    return mix(seed + (counter + 1) * GOLDEN)
+
+
+def below(seed: int, counter: int, bound: int) -> int:
+    """An integer in [0, bound); the bias of the multiplication is under bound / 2**64."""
+    return (draw(seed, counter) * bound) >> 64
+
+
+def uniform(seed: int, counter: int) -> float:
+    """A float in [0, 1) with 53 bits."""
+    return (draw(seed, counter) >> 11) * (1.0 / (1 << 53))
+
+
+def two_of(seed: int, size: int) -> tuple[int, int]:
+    """Two different integers in [0, size), or 0 twice where size is 1; every pair is equally likely."""
+    first = below(seed, 0, size)
+    if size == 1:
+        return first, first
+    second = below(seed, 1, size - 1)
+    return first, second + (second >= first)
+
+
+def two_for(key: str, names: Sequence[str]) -> tuple[int, int]:
+    """The two places whose names hash highest with a key, or the only one twice; they stay when others come and go."""
+    ranked = sorted(range(len(names)), key=lambda place: hash_text(f"{names[place]}\0{key}"), reverse=True)
+    return ranked[0], ranked[min(1, len(ranked) - 1)]
+
+
+def hash_text(text: str, seed: int = 0) -> int:
+    """64 bits of a text that do not change between processes (FNV-1a, then mixed)."""
+    value = 0xCBF2_9CE4_8422_2325 ^ (seed & MASK)
+    for byte in text.encode():
+        value = ((value ^ byte) * 0x100_0000_01B3) & MASK
+    return mix(value)

@@ -1,0 +1,41 @@
+"""What every test may ask for. Nothing here costs anything before a test does."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from catalog.sql import schema
+from tests.postgres import Postgres
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Tests marked `anyio` run in asyncio, as the program does."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+async def one_loop(anyio_backend: str) -> AsyncIterator[None]:
+    """Keeps one event loop for all tests that ask for it.
+
+    gRPC has one completion queue a process: what ends late for a loop that is closed breaks the next test's loop.
+    """
+    yield  # noqa: PT022 - only a fixture that yields keeps its loop open
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """One server for each test process, started by the first test that asks."""
+    server = Postgres(schema.upgrade)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def postgres(postgres_server: Postgres) -> Postgres:
+    """The server, running, whatever the test before did to it."""
+    postgres_server.thaw()
+    postgres_server.start()
+    return postgres_server
