@@ -141,9 +141,11 @@ def judge(ask: Ask, pool: Pool, load: Load, registry: Registry, code: ByteArray,
             code[standing & refused] = reason.value
             standing &= ~refused
     points, weights, total = score(ask, pool, seen, registry)
+    # Suspicion puts last; to refuse for failures is the circuit's part.
     # A request to which nothing that is weighed matters (all weight on cost, at tolerance 100) has no bad candidates.
     if not panic and any(weights.values()):
-        low = np.flatnonzero((code == 0) & (np.clip(total, 0.0, 1.0) < ask.policy.min_score) & ~pool.half_open)
+        trusted = total + (seen.at_node - seen.at_node / load.suspicion) * _points_per_second(ask, weights)
+        low = np.flatnonzero((code == 0) & (np.clip(trusted, 0.0, 1.0) < ask.policy.min_score) & ~pool.half_open)
         if len(low):
             code[low] = low_codes(ask, pool.take(low), registry)
     code[(code == 0) & filters.at_capacity(pool, load)] = Code.AT_CAPACITY.value
@@ -162,8 +164,13 @@ def low_codes(ask: Ask, pool: Pool, registry: Registry) -> ByteArray:
 
 def seconds(ask: Ask, total: FloatArray, weights: Mapping[str, float]) -> FloatArray:
     """Composites taken back to seconds by the slope of the latency line; less is better, only differences count."""
-    per_second = ask.policy.latency_points_per_second
-    return -total * (sum(weights.values()) / per_second) if per_second > 0 else -total
+    slope = _points_per_second(ask, weights)
+    return -total / slope if slope > 0 else -total
+
+
+def _points_per_second(ask: Ask, weights: Mapping[str, float]) -> float:
+    """How much less the composite is for a second more to the first token."""
+    return ask.policy.latency_points_per_second / (sum(weights.values()) or 1.0)
 
 
 def field(found: Evaluation, order: IntArray, seed: int, key: str) -> Field:

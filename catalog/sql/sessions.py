@@ -205,8 +205,10 @@ class Sessions:
                 raise TimeoutError("no answer in time") from error
             raise
         finally:
-            await connection.close()
-            end.cancel()
+            # In a task of its own: whoever is cancelled here must leave neither a lock nor a clock that strikes later.
+            closing = asyncio.ensure_future(connection.close())
+            closing.add_done_callback(lambda _: end.cancel())
+            await asyncio.shield(closing)
 
     def _failure(self, error: Exception, *, doubtful: bool = False) -> Exception:
         known = translated(error, self.url)

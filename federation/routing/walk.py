@@ -52,8 +52,8 @@ def walk(
     """Decides by visiting from the top; None where the whole pipeline must decide, for instance where nobody is fit.
 
     Means the same as `pipeline.judge` and `choose` over the rows that pass.  It visits in this order: where the prompt
-    is cached and where the session is, then down the list until nobody further down can be as good as the best, then
-    the first of each failure domain where the alternatives still lack one.
+    is cached and where the session is, then down the list until nobody further down can be as good as the best or as
+    an alternative, then the first of each failure domain where the alternatives still lack one.
 
     Under load good routing fills every node to the same level, and a walk would visit them all.  So where it does not
     end soon it begins anew, `swept`: one pass over the columns of `sweep.py` names the few that do best now.
@@ -88,7 +88,10 @@ def walk(
         elif down:
             step = number - len(early)
             place = line[step] if step < size else -1
-            if place < 0 or (not swept and at_best[place] > best + margin and len(found) > wanted):
+            bound = at_best[place] if place >= 0 else float("inf")
+            if place < 0 or (
+                not swept and bound > best + margin and sum(worth <= bound for worth, _, _ in found) > wanted
+            ):
                 down = False
                 if wanted and len(ranking.heads) > 1:
                     seen = set(visited)
@@ -135,6 +138,7 @@ def walk(
         queue = busy - batch + 1.0
         if queue > 0.0:
             at_node += queue * (sequence_tokens / decode / batch)
+        trusted = at_node
         at_node *= suspicion[slot]
         region = regions[row]
         first = ranking.round_trip[region] + at_node
@@ -152,7 +156,7 @@ def walk(
             + ranking.dollar_seconds * dollars
             - ranking.throughput_seconds * (decode / slow)
         )
-        if worth > floor:
+        if worth - at_node + trusted > floor:
             if at_best[place] > floor:
                 low += 1
             else:

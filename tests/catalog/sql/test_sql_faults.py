@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import psycopg
 import pytest
 from anyio.abc import SocketAttribute, SocketStream
@@ -163,6 +164,23 @@ async def test_a_write_that_may_have_been_stored_says_so(postgres: Postgres, ope
         error, _ = await refused(lambda: store.put([a_region("eu-west-2")]))
 
     assert "may have been stored; repeat it, best with the same request_id" in str(error)
+
+
+async def test_work_cancelled_at_any_moment_leaves_no_lock_and_no_clock(sql_url: str, opened: Open) -> None:
+    store = await opened(sql_url, timeouts=SHORT)
+
+    for turns in range(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(store.put, [a_region(f"cut-{turns}")])
+            for _ in range(turns):
+                await anyio.lowlevel.checkpoint()
+            tasks.cancel_scope.cancel()
+        await store.put([a_region(f"whole-{turns}")])
+    # Until the last of them would have been given up: what goes wrong in a callback then fails this test.
+    await anyio.sleep(SHORT.write)
+
+    regions = (await store.snapshot()).regions
+    assert {f"whole-{turns}" for turns in range(60)} <= set(regions)
 
 
 async def test_a_locked_file_refuses_writes_in_time_and_serves_reads(sqlite_url: str, opened: Open) -> None:

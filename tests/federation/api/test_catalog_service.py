@@ -114,7 +114,7 @@ async def test_a_batch_is_stored_whole_or_not_at_all(fairway: Running) -> None:
         ("http://169.254.169.254:80", "link-local"),
         ("http://[fe80::1]:80", "link-local"),
         ("http://[::ffff:a9fe:a9fe]:80", "link-local"),
-        ("h:1", "has scheme 'h'"),
+        ("h:1", "has no scheme"),
         ("", "must be at least 1 characters"),
     ],
 )

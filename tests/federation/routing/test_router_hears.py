@@ -282,6 +282,19 @@ def test_outcomes_without_a_decision_cannot_be_told_apart_and_count_each() -> No
     assert suspicion(router, f"eu/n1/{MODEL}") == pytest.approx(12.0)
 
 
+@pytest.mark.parametrize("whole", [False, True], ids=["walked", "by bounds, over the columns"])
+def test_the_only_deployment_is_asked_until_its_circuit_opens_however_it_fails(whole: bool) -> None:
+    router = a_fleet(1)
+    bounds = {"max_latency_seconds": 1e6} if whole else {}
+
+    for second in range(8):
+        record = router.place(a_request(input_tokens=8_000, **bounds), float(second))
+        assert record.walked is not whole
+        router.report(finished(record, Result.SERVER_ERROR), second + 0.5)
+
+    assert suspicion(router, f"eu/n0/{MODEL}") == 50.0
+
+
 @pytest.mark.parametrize("kept", [0, 2])
 def test_a_decision_that_is_no_longer_remembered_still_gives_its_room_back(kept: int) -> None:
     router = a_fleet(decisions_kept=kept)
