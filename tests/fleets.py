@@ -307,6 +307,7 @@ def stir(router: Router, seed: int, homes: Iterable[str] = ()) -> None:
             state.matrix[RUNNING, slot] = rng.uniform(0.0, 60.0)
             state.matrix[WAIT, slot] = rng.choice([0.0, 0.01, 0.5, 5.0])
             state.matrix[SUSPICION, slot] = rng.choice([1.0, 1.5, 4.0, 50.0])
+    state.moved()
     names = sorted(homes or state.slots)
     rng = Random(seed)
     for _ in range(20):

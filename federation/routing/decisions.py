@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,9 +80,9 @@ class Record:
     load: Load
     panic: bool
     rejected: Mapping[str, int]
-    walked: bool
+    # Whom a walk looked at, in its order; None where all were scored at once.
+    looked: Sequence[int] | None
     swept: bool
-    visited: int
     # Places in `rows`.
     target: int
     alternatives: tuple[int, ...]
@@ -104,6 +104,15 @@ class Record:
     @property
     def table(self) -> Table:
         return self.plan.table
+
+    @property
+    def walked(self) -> bool:
+        return self.looked is not None
+
+    @property
+    def visited(self) -> int:
+        """How many candidates were scored."""
+        return len(self.plan.rows if self.looked is None else self.looked)
 
     @property
     def considered(self) -> int:

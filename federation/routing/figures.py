@@ -53,7 +53,8 @@ def figures(plan: Plan, row: int, tokens: int, answer: int, moving: tuple[float,
     prefill = max(per_token * (tokens - hits), scalars.least[row])
     full = max(busy - batch + 1.0, 0.0) * (policy.assume.output_tokens / decode / batch)
     at_node = suspicion * ((pending * per_token + prefill) * slow + wait + full)
-    round_trip = ranking.round_trip[region]
+    group = ranking.groups.number(scalars.slot[row])
+    round_trip = ranking.round_trip[group]
     first, throughput = round_trip + at_node, decode / slow
     cost: float | None = None
     if scalars.priced[row]:
@@ -68,7 +69,7 @@ def figures(plan: Plan, row: int, tokens: int, answer: int, moving: tuple[float,
         "latency": on(policy.latency, first),
         "throughput": on(policy.throughput, throughput),
         "cost": 0.0 if cost is None else on(policy.cost, cost),
-        "locality": ranking.locality[ranking.place_of[row]],
+        "locality": ranking.locality[group],
         "health": scalars.health[row],
     }
     total = sum(ranking.weights[name] * value for name, value in points.items()) / (ranking.weight_sum or 1.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from federation.routing.reservations import Reservation
-from federation.routing.state import QUEUE_HALF_LIFE_SECONDS, WAIT, State
+from federation.routing.state import QUEUE_HALF_LIFE_SECONDS, State
 from policies.types import Outcome, Phase, Result
 
 # Answers this much later than predicted are late; predictions are not better than that.
@@ -26,7 +26,7 @@ def learn_from(state: State, held: Reservation | None, slot: int, outcome: Outco
         return
     if outcome.result is Result.OVERLOADED:
         # It answered at once that it is full: as much work waits there as one more batch would take.
-        state.matrix[WAIT, slot] = max(float(state.wait[slot]), OVERLOADED_WAIT_SECONDS)
+        state.await_others(slot, max(state.wait[slot], OVERLOADED_WAIT_SECONDS))
         return
     first = outcome.time_to_first_token_seconds
     if held is None or held.told or first is None or outcome.result not in (None, Result.OK):
@@ -44,7 +44,7 @@ def learn_from(state: State, held: Reservation | None, slot: int, outcome: Outco
     # take the place of newer news.
     age = max(0.0, (outcome.latency_seconds or first) - first) if outcome.phase is Phase.FINISHED else 0.0
     left = waited * 0.5 ** (age / QUEUE_HALF_LIFE_SECONDS)
-    state.matrix[WAIT, slot] = left if age < QUEUE_HALF_LIFE_SECONDS else max(float(state.wait[slot]), left)
+    state.await_others(slot, left if age < QUEUE_HALF_LIFE_SECONDS else max(state.wait[slot], left))
     state.spread.observe(slot, measured / max(held.predicted, 1e-3))
 
 

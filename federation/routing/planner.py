@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
+from federation.routing.groups import Groups, grouped
 from federation.routing.ranking import Ranking, Scalars, build_ranking, scalars
 from federation.routing.rations import Room, room_of
 from federation.routing.state import State
@@ -20,7 +22,7 @@ from policies import rules
 from policies.errors import NoCandidate
 from policies.filters import narrowed
 from policies.policy import Assumptions, Policy
-from policies.pool import BoolArray, FloatArray, Identity, IntArray
+from policies.pool import BoolArray, FloatArray, Identity, IntArray, Pool
 from policies.prediction import Ask, round_trips
 from policies.registry import Registry
 from policies.types import RouteRequest
@@ -29,6 +31,8 @@ from policies.types import RouteRequest
 MAX_PLANS = 4096
 # Rows over all plans; one takes about 150 bytes.
 MAX_ROWS = 2_000_000
+# Sets of rows whose groups are kept; each follows every change of the state.
+MAX_GROUPS = 64
 NO_ROWS: IntArray = np.zeros(0, dtype=np.int64)
 
 
@@ -77,6 +81,8 @@ class Planner:
         self._plans: OrderedDict[object, Plan] = OrderedDict()
         self._origins: dict[tuple[str, object], tuple[FloatArray, int]] = {}
         self._scalars: dict[Assumptions, Scalars] = {}
+        # By the rows that pass and what is assumed of them: rankings of other origins and sizes share them.
+        self._groups: OrderedDict[tuple[bytes, Assumptions, float, float], Groups] = OrderedDict()
         self._rows_planned = 0
         self.built = 0
 
@@ -85,6 +91,7 @@ class Planner:
         self._plans.clear()
         self._origins.clear()
         self._scalars.clear()
+        self._groups.clear()
         self._rows_planned = 0
 
     def __len__(self) -> int:
@@ -112,7 +119,8 @@ class Planner:
             key = (*key, effect.rule, effect.part)
         found = self._plans.get(key)
         if found is None:
-            found = self._make(request, effect or rules.Effect(policy, request), table, tokens, answer, unix_time)
+            effect = effect or rules.Effect(policy, request)
+            found = self._make(request, effect, table, tokens, answer, unix_time, state.mean_tokens)
             self._plans[key] = found
             self._rows_planned += len(found.rows)
             while len(self._plans) > MAX_PLANS or (self._rows_planned > MAX_ROWS and len(self._plans) > 1):
@@ -120,7 +128,14 @@ class Planner:
         return found
 
     def _make(
-        self, request: RouteRequest, effect: rules.Effect, table: Table, tokens: int, answer: int, unix_time: float
+        self,
+        request: RouteRequest,
+        effect: rules.Effect,
+        table: Table,
+        tokens: int,
+        answer: int,
+        unix_time: float,
+        usual_tokens: float,
     ) -> Plan:
         policy = effect.policy
         if effect.refusal:
@@ -154,7 +169,8 @@ class Planner:
             unix_time=unix_time,
         )
         self.built += 1
-        ranking, flat = build_ranking(ask, pool, self._registry, narrow), self._scalars_of(table, policy.assume)
+        ranking = build_ranking(ask, pool, self._registry, narrow, partial(self._groups_of, usual_tokens=usual_tokens))
+        flat = self._scalars_of(table, policy.assume)
         return Plan(
             table=table,
             policy=policy,
@@ -169,9 +185,18 @@ class Planner:
             origin_region=origin_region,
             ranking=ranking,
             scalars=flat,
-            room=room_of(policy, ranking.rows, table.pool.slot, flat.batch, flat.limit),
+            room=room_of(policy, ranking.rows.tolist(), table.pool.slot, flat.batch, flat.limit),
             pool=model.model_id if model is not None else request.capability,
         )
+
+    def _groups_of(self, passed: Pool, policy: Policy, throughput_seconds: float, usual_tokens: float) -> Groups:
+        key = (passed.row.tobytes(), policy.assume, policy.batch_slowdown, throughput_seconds)
+        found = self._groups.get(key)
+        if found is None:
+            found = self._groups[key] = grouped(passed, policy, throughput_seconds, usual_tokens)
+            while len(self._groups) > MAX_GROUPS:
+                self._groups.popitem(last=False)
+        return found
 
     def _scalars_of(self, table: Table, assume: Assumptions) -> Scalars:
         found = self._scalars.get(assume)

@@ -1,4 +1,4 @@
-"""A ranking: what passes for one kind of request, in the order of what it could score at best.
+"""A ranking: what passes for one kind of request, as groups in the order of what they could score at best.
 
 Requests that differ only in their prompt's length within a class, in session or in name, share a ranking.  It is
 cached until the next table.  The order is that of an idle fleet, with the prompt at its class's lower edge: nobody can
@@ -8,16 +8,16 @@ what it already found.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from federation.routing.sweep import Sweep
+from federation.routing.groups import Groups
 from policies import filters
-from policies.pipeline import BEST_GRADE, Domains, count_codes, refuse, score, seconds, settle_health
-from policies.policy import Assumptions
-from policies.pool import BoolArray, ByteArray, FloatArray, Load, Pool
+from policies.pipeline import BEST_GRADE, Domains, count_codes, refuse, score, seconds, settle_health, weigh
+from policies.policy import Assumptions, Policy
+from policies.pool import BoolArray, ByteArray, IntArray, Load, Pool
 from policies.prediction import Ask, egress_per_token, fill, fill_least, predict
 from policies.registry import Registry
 from policies.types import Code
@@ -72,9 +72,9 @@ def scalars(pool: Pool, assume: Assumptions) -> Scalars:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ranking:
-    """Rows that pass, in the order of their best. Figures in seconds: what a policy's slopes make of points."""
+    """Rows that pass, by group. Figures in seconds: what a policy's slopes make of points."""
 
     # Of all rows that were looked at, the code that the request and the table alone gave them; for explanations.
     code: ByteArray
@@ -86,26 +86,35 @@ class Ranking:
     walkable: bool
     # The shortest context window of those that no other hard rule leaves out; longer prompts go the long way.
     window: float
-    # Rows of the table, best first, and the first places of zones among them; at most MAX_HEADS of these.
-    rows: list[int]
+    # Rows of the table that pass, in its order.
+    rows: IntArray
+    groups: Groups
+    # Groups, best first, and the first of each zone among them; at most MAX_HEADS of these.
+    line: list[int]
     heads: list[int]
-    place_of: Mapping[int, int]
-    # By place: the composite taken back to seconds, idle, at the lower edge; less is better.
+    # By group: the composite taken back to seconds, idle, at the lower edge; less is better.
     at_best: list[float]
-    # By place: the same without the time to the first token, money and speed: what the prompt does not move.
+    # By group: the same without the time at the node, money and speed; what the prompt does not move.
     fixed: list[float]
+    # By group: points of locality, the zone, and the round trip, which `fixed` contains.
     locality: list[float]
-    # By region: the round trip, and US dollars for carrying a token of an answer out of it.
+    zone: list[int]
     round_trip: list[float]
+    # By group: seconds that a token is worth: of the prompt, of a cached prompt, of the answer, and of carrying the
+    # answer out, which is paid for even where the rest is committed.
+    input_seconds: list[float]
+    cached_seconds: list[float]
+    output_seconds: list[float]
+    egress_seconds: list[float]
+    # By region: US dollars for carrying a token of an answer out of it.
     egress: list[float]
-    # Seconds that a dollar, and a token per second more, are worth.
-    dollar_seconds: float
     throughput_seconds: float
     # weighted sum = -seconds × this, and the composite is the weighted sum over all weights.
     per_second: float
     weights: Mapping[str, float]
     weight_sum: float
-    sweep: Sweep
+    # Whether walks over the groups did not end soon: then a pass over columns says whom to look at.
+    crowded: bool
 
 
 def lower_edge(tokens: int) -> int:
@@ -114,31 +123,44 @@ def lower_edge(tokens: int) -> int:
 
 
 def build_ranking(
-    ask: Ask, pool: Pool, registry: Registry, narrow: BoolArray | None, panic: bool | None = None
+    ask: Ask,
+    pool: Pool,
+    registry: Registry,
+    narrow: BoolArray | None,
+    group: Callable[[Pool, Policy, float], Groups],
+    panic: bool | None = None,
 ) -> Ranking:
     """Filters and scores a pool for a class of requests, as if nothing ran anywhere.
 
-    `panic`, where given, is what a recorded decision found; its record may hold only those that it visited.
+    `panic`, where given, is what a recorded decision found; its record may hold only those that it visited.  `group`
+    makes groups of the rows that pass, for what a token per second more is worth in seconds, or answers with those
+    that it made before.
     """
     open_ask = replace(ask, request=replace(ask.request, input_tokens=None, max_output_tokens=None))
     refused = refuse(open_ask, pool, registry, narrow)
     code, panic = settle_health(refused, pool, ask.policy.panic_threshold, panic)
     passed = pool.take(np.flatnonzero(code == 0))
-    edge = replace(ask, input_tokens=lower_edge(ask.input_tokens), output_tokens=lower_edge(ask.output_tokens))
-    seen = predict(edge, passed, Load.idle(len(passed)))
-    points, weights, total = score(edge, passed, seen, registry)
-    at_best = seconds(edge, total, weights)
     policy = ask.policy
+    weights = weigh(ask)
     per_second = policy.latency_points_per_second
     scale = 1.0 / per_second if per_second > 0 else 0.0
-    dollar_seconds = -weights["cost"] * policy.cost.slope * scale
     throughput_seconds = weights["throughput"] * policy.throughput.slope * scale
-    moved = seen.time_to_first_token + dollar_seconds * np.nan_to_num(seen.cost) - throughput_seconds * seen.throughput
-    order = np.lexsort((passed.row, at_best))
-    rows = passed.row[order].tolist()
-    first_of_zone = np.unique(passed.zone[order], return_index=True)[1]
+    groups = group(passed, policy, throughput_seconds)
+    one = passed.take(groups.columns.members)
+    edge = replace(ask, input_tokens=lower_edge(ask.input_tokens), output_tokens=lower_edge(ask.output_tokens))
+    seen = predict(edge, one, Load.idle(len(one)))
+    points, weights, total = score(edge, one, seen, registry)
+    at_best = seconds(edge, total, weights)
+    dollar_seconds = -weights["cost"] * policy.cost.slope * scale
+    moved = seen.at_node + dollar_seconds * np.nan_to_num(seen.cost) - throughput_seconds * seen.throughput
+    line = np.lexsort((one.row, at_best))
+    first_of_zone = np.unique(one.zone[line], return_index=True)[1]
     no_bounds = not filters.limits(ask.request, policy.bounds).any
     plain = not policy.extra_scorers and not policy.extra_filters and not ask.request.prefer_gpu
+    priced = ~np.isnan(one.input_price + one.output_price)
+    worth = np.where(priced, dollar_seconds, 0.0)
+    cached_price = np.where(np.isnan(one.cached_price), one.input_price, one.cached_price)
+    egress = egress_per_token(ask.origin, pool.places, policy.assume)
     return Ranking(
         code=code,
         narrow=narrow,
@@ -150,48 +172,29 @@ def build_ranking(
             and no_bounds
             and plain
             # Whether a price that is half known counts hangs on whether the request has such tokens.
-            and not bool((np.isnan(passed.input_price) ^ np.isnan(passed.output_price)).any())
+            and not bool((np.isnan(one.input_price) ^ np.isnan(one.output_price)).any())
             # Committed requests are free of what is not known, too.
-            and not bool(((passed.committed > 0) & np.isnan(passed.input_price)).any())
+            and not bool(((one.committed > 0) & np.isnan(one.input_price)).any())
             and not bool(passed.half_open.any())
         ),
         window=float(np.nanmin(np.append(pool.context_window[np.isin(refused, (0, Code.RULE.value))], np.inf))),
-        rows=rows,
-        heads=sorted(first_of_zone.tolist())[:MAX_HEADS],
-        place_of={row: place for place, row in enumerate(rows)},
-        at_best=at_best[order].tolist(),
-        fixed=(at_best - moved)[order].tolist(),
-        locality=points["locality"][order].tolist(),
-        round_trip=ask.round_trip.tolist(),
-        egress=egress_per_token(ask.origin, pool.places, policy.assume).tolist(),
-        dollar_seconds=dollar_seconds,
+        rows=passed.row,
+        groups=groups,
+        line=line.tolist(),
+        heads=line[np.sort(first_of_zone)[:MAX_HEADS]].tolist(),
+        at_best=at_best.tolist(),
+        fixed=(at_best - moved).tolist(),
+        locality=points["locality"].tolist(),
+        zone=one.zone.tolist(),
+        round_trip=seen.round_trip.tolist(),
+        input_seconds=(np.where(priced, one.input_price, 0.0) * worth).tolist(),
+        cached_seconds=(np.where(priced, cached_price, 0.0) * worth).tolist(),
+        output_seconds=(np.where(priced, one.output_price, 0.0) * worth).tolist(),
+        egress_seconds=(egress[one.place] * worth).tolist(),
+        egress=egress.tolist(),
         throughput_seconds=throughput_seconds,
         per_second=per_second,
         weights=weights,
         weight_sum=sum(weights.values()),
-        sweep=_sweep(ask, passed.take(order), (at_best - moved)[order], dollar_seconds, throughput_seconds),
-    )
-
-
-def _sweep(ask: Ask, passed: Pool, fixed: FloatArray, dollar_seconds: float, throughput_seconds: float) -> Sweep:
-    """The columns of those that pass, in the ranking's order."""
-    assume = ask.policy.assume
-    priced = ~np.isnan(passed.input_price + passed.output_price)
-    worth = np.where(priced, dollar_seconds, 0.0)
-    cached_price = np.where(np.isnan(passed.cached_price), passed.input_price, passed.cached_price)
-    return Sweep(
-        slots=passed.slot,
-        per_token=fill(passed.prefill, assume.prefill_seconds_per_token),
-        least=fill_least(passed, assume),
-        batch=fill(passed.batch, assume.max_batch_size),
-        decode=fill(passed.decode, assume.decode_tokens_per_second),
-        limit=passed.limit,
-        committed=passed.committed,
-        round_trip=ask.round_trip[passed.place],
-        fixed=fixed,
-        input_seconds=np.where(priced, passed.input_price, 0.0) * worth,
-        cached_seconds=np.where(priced, cached_price, 0.0) * worth,
-        output_seconds=np.where(priced, passed.output_price, 0.0) * worth,
-        egress_seconds=egress_per_token(ask.origin, passed.places, assume)[passed.place] * worth,
-        throughput_seconds=throughput_seconds,
+        crowded=not groups.worthwhile,
     )

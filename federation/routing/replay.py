@@ -10,18 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from catalog.types import PrivacyLevel
+from federation.routing.groups import grouped
 from federation.routing.ranking import build_ranking, scalars
 from federation.routing.rations import Admission
 from federation.routing.state import State
 from federation.routing.walk import walk
 from policies.admission import Standing
 from policies.document import compile_policy, to_document
-from policies.pipeline import choose, judge
+from policies.pipeline import Selection, choose, judge
 from policies.pool import COLUMNS, Facts, Identity, Load, Place, Pool
 from policies.prediction import Ask
 from policies.registry import BUILT_IN, Registry
@@ -79,8 +81,7 @@ def entry(record: Record) -> dict[str, Any]:
         "seed": record.seed,
         "session_slot": record.session_slot,
         "wanted": record.wanted,
-        "walked": record.walked,
-        "swept": record.swept,
+        "visited": _visited(record),
         "panic": record.panic,
         "considered": record.considered,
         "rejected": dict(record.rejected),
@@ -104,6 +105,14 @@ def entry(record: Record) -> dict[str, Any]:
             "totals": _column(found.total),
         },
     }
+
+
+def _visited(record: Record) -> list[int] | None:
+    """Whom a walk looked at, in its order, as places among the rows that are kept; None: it was no walk."""
+    if record.looked is None:
+        return None
+    places: list[int] = np.searchsorted(record.rows, record.looked).tolist()
+    return places
 
 
 def _expected(record: Record) -> dict[str, float | None]:
@@ -237,8 +246,10 @@ def replay(record: Mapping[str, Any], registry: Registry = BUILT_IN) -> ReplayRe
     narrow = None if record["narrow"] is None else np.array(record["narrow"], dtype=np.bool_)
     code = np.array(record["code"], dtype=np.int8)
     found = judge(ask, pool, load, registry, code.copy(), record["panic"])
-    if record["walked"]:
-        ranking = build_ranking(ask, pool, registry, narrow, record["panic"])
+    selected: Selection | None = None
+    if record["visited"] is not None:
+        group = partial(grouped, usual_tokens=ask.policy.assume.input_tokens)
+        ranking = build_ranking(ask, pool, registry, narrow, group, record["panic"])
         cached = {
             int(slot): float(tokens) for slot, tokens in zip(pool.slot, load.cached_tokens, strict=True) if tokens > 0
         }
@@ -247,18 +258,18 @@ def replay(record: Mapping[str, Any], registry: Registry = BUILT_IN) -> ReplayRe
             scalars(pool, ask.policy.assume),
             _state(pool, load),
             ask.policy,
+            ask.request,
             ask.input_tokens,
             ask.output_tokens,
             record["seed"],
             record["session_slot"],
             record["wanted"],
             cached,
-            ask.request.session_id,
             pool.names,
-            record["swept"],
+            record["visited"],
         )
-        selected = walked.selection if walked is not None else None
-        rows = np.array(ranking.rows, dtype=np.int64)
+        if walked is not None:
+            selected = Selection(walked.target, walked.alternatives, walked.by, walked.near)
     else:
         selected = choose(
             found,
@@ -269,13 +280,12 @@ def replay(record: Mapping[str, Any], registry: Registry = BUILT_IN) -> ReplayRe
             session_slot=record["session_slot"],
             wanted=record["wanted"],
         )
-        rows = pool.row
     decided = record["decision"]
     differences: list[str] = [*_admitted_again(record, ask)]
     if selected is None:
         differences.append(f"target: was {decided['target']}, now nobody")
     else:
-        again = [pool.names[rows[place]] for place in (selected.target, *selected.alternatives)]
+        again = [pool.names[place] for place in (selected.target, *selected.alternatives)]
         was = [decided["target"], *decided["alternatives"]]
         if again != was:
             differences.append(f"choices: were {', '.join(was)}, now {', '.join(again)}")

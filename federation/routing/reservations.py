@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from federation.routing.state import IN_FLIGHT, PENDING, State
+from federation.routing.state import State
 
 # A first token is overdue when it takes this much longer than predicted, and then a little.
 OVERDUE_RATIO = 2.0
@@ -90,19 +90,15 @@ class Reservations:
         if found is None or (attempt is not None and found.attempt > attempt):
             return None
         del self._open[decision]
-        if found.pending:
-            self._give_tokens(found)
-        flying = self._state.matrix[IN_FLIGHT]
-        flying[found.slot] = max(0.0, flying[found.slot] - 1.0)
+        self._state.release(found.slot, found.tokens if found.pending else 0.0, 1.0)
+        found.pending = False
         if found.trial:
             self._state.trial[found.slot] = 1.0
         return found
 
     def _give_tokens(self, found: Reservation) -> None:
         found.pending = False
-        pending = self._state.matrix[PENDING]
-        # Sums of floats: never below zero by rounding.
-        pending[found.slot] = max(0.0, pending[found.slot] - found.tokens)
+        self._state.release(found.slot, found.tokens, 0.0)
 
     def _file(self, reservation: Reservation, deadline: float) -> None:
         # Never into a bucket that was swept already.

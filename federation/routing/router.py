@@ -22,7 +22,7 @@ from federation.routing.planner import Planner, unknown
 from federation.routing.rations import Rations, ShedRequest
 from federation.routing.reservations import Reservation, Reservations
 from federation.routing.shadow import Shadows
-from federation.routing.state import RUNNING, WAIT, State
+from federation.routing.state import State
 from federation.routing.table import Table
 from federation.routing.walk import walk
 from policies import chance
@@ -187,26 +187,25 @@ class Router:
                 plan.scalars,
                 state,
                 policy,
+                request,
                 tokens,
                 answer,
                 seed,
                 session_slot,
                 wanted,
                 cached,
-                request.session_id,
                 plan.table.pool.names,
             )
         code, panic = ranking.code, ranking.panic
         ask = None
         if walked is not None:
-            picked, visited, at_node = walked.selection, len(walked.visited), walked.at_node
+            by, near, at_node = walked.by, walked.near, walked.at_node
             rejected: Mapping[str, int] = ranking.counts
             if walked.full or walked.low:
                 moved = {Code.AT_CAPACITY.name: walked.full, Code.BELOW_MIN_SCORE.name: walked.low}
                 rejected = {**ranking.counts, **{name: count for name, count in moved.items() if count}}
-            at_row = ranking.rows
-            chosen = [at_row[picked.target], *[at_row[place] for place in picked.alternatives]]
-            kept = rows if whole else np.array(sorted({at_row[place] for place in walked.visited}), dtype=np.int64)
+            chosen = [walked.target, *walked.alternatives]
+            kept = rows if whole else np.array(sorted(walked.visited), dtype=np.int64)
             if not whole:
                 code = np.zeros(len(kept), dtype=np.int8)
         else:
@@ -230,8 +229,8 @@ class Router:
             rejected = found.counts()
             if selected is None:
                 raise self._nothing(request, rejected, plan.table, now)
-            picked, visited, at_node = selected, len(rows), float(found.seen.at_node[selected.target])
-            chosen, kept = rows[[picked.target, *picked.alternatives]].tolist(), rows
+            by, near, at_node = selected.by, selected.near, float(found.seen.at_node[selected.target])
+            chosen, kept = rows[[selected.target, *selected.alternatives]].tolist(), rows
         slots = plan.table.pool.slot[kept]
         places = np.searchsorted(kept, chosen).tolist()
         return Record(
@@ -253,14 +252,13 @@ class Router:
             load=state.load(slots, cached_column(cached, slots)),
             panic=panic,
             rejected=rejected,
-            walked=walked is not None,
+            looked=None if walked is None else walked.visited,
             swept=walked is not None and walked.swept,
-            visited=visited,
             target=places[0],
             alternatives=tuple(places[1:]),
             at_node=at_node,
-            by=picked.by,
-            near=picked.near,
+            by=by,
+            near=near,
             demotion=demotion,
             admission=admission,
             _ask=ask,
@@ -387,9 +385,8 @@ class Router:
             load=load,
             panic=found.panic,
             rejected=found.counts(),
-            walked=False,
+            looked=None,
             swept=False,
-            visited=len(rows),
             target=0,
             alternatives=(),
             at_node=0.0,
@@ -468,16 +465,16 @@ class Router:
         self.state.advance(now)
         table = self._table
         for slot in self._slots_of_node.get(node, ()):
-            matrix = self.state.matrix
             if running is not None:
-                matrix[RUNNING, slot] = running + (queue or 0.0)
+                self.state.running[slot] = running + (queue or 0.0)
+                self.state.touch(slot)
             if queue is not None and table is not None:
                 row = table.compiled.row_of[self._slot_names[slot]]
                 per_token = float(table.pool.prefill[row])
                 if np.isnan(per_token):
                     per_token = self.policy("").assume.prefill_seconds_per_token
                 ours = self.state.pending[slot] / max(1.0, self.state.mean_tokens)
-                matrix[WAIT, slot] = max(0.0, queue - ours) * self.state.mean_tokens * per_token
+                self.state.await_others(slot, max(0.0, queue - ours) * self.state.mean_tokens * per_token)
 
     def sweep(self, now: float) -> None:
         """Turns deadlines: lets forgotten room go, and suspects who owes a first token. Every 100 ms."""

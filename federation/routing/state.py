@@ -37,6 +37,8 @@ USUAL_WAITS = 2.0
 RUNNING_HALF_LIFE_SECONDS = 5.0
 # Small enough that a queue fades by under 4 % in a step.
 STEP_SECONDS = 0.05
+# Changes that are listed one by one, until the next time that everything fades.
+MAX_TOUCHED = 8_192
 # A slot is given away only when no outcome of its last owner can still be under way.
 SLOT_REST_SECONDS = 900.0
 
@@ -71,12 +73,27 @@ class State:
         self.mean_tokens = 512.0
         # Seconds that first tokens have lately come later than our own requests explain, over all deployments.
         self.usual_wait = 0.0
+        # What changed, for those who keep an order by it: slots one by one, or everything (another epoch).
+        self.touched: list[int] = []
+        self.epoch = 0
         self._bind(np.zeros((KINDS, 64)))
 
     def _bind(self, matrix: FloatArray) -> None:
         self.matrix = matrix
         views = [cast("MutableSequence[float]", memoryview(row)) for row in matrix]
         self.pending, self.in_flight, self.running, self.wait, self.suspicion, self.turn, self.trial = views
+        self.moved()
+
+    def moved(self) -> None:
+        """Everything may have changed."""
+        self.epoch += 1
+        self.touched.clear()
+
+    def touch(self, slot: int) -> None:
+        """One slot changed."""
+        self.touched.append(slot)
+        if len(self.touched) > MAX_TOUCHED:
+            self.moved()
 
     def slots_for(self, names: Sequence[str], now: float) -> IntArray:
         """Slots of a table's rows; deployments that are gone give theirs back after a rest."""
@@ -103,6 +120,7 @@ class State:
         self._tenancy[slot] = self._tenancies
         self._slot_of[self._tenancies] = slot
         self.matrix[:, slot] = 0.0
+        self.touch(slot)
         self.spread.forget(slot)
         self.suspicion[slot] = 1.0
         self.trial[slot] = 1.0
@@ -124,6 +142,7 @@ class State:
         if self._due(now):
             fade(self.matrix, now - self._advanced, USUAL_SHARE * self.usual_wait)
             self.usual_wait *= 0.5 ** ((now - self._advanced) / USUAL_HALF_LIFE_SECONDS)
+            self.moved()
         if now - self._advanced >= STEP_SECONDS:
             self._advanced = now
 
@@ -137,15 +156,29 @@ class State:
     def suspect(self, slot: int, level: float) -> None:
         """Raises suspicion to a level, at once; it falls by fading, and with `trust`."""
         self.suspicion[slot] = min(MAX_SUSPICION, max(self.suspicion[slot], level))
+        self.touch(slot)
 
     def trust(self, slot: int) -> None:
         """Ends suspicion."""
         self.suspicion[slot] = 1.0
+        self.touch(slot)
+
+    def await_others(self, slot: int, seconds: float) -> None:
+        """Sets what others have waiting at a slot."""
+        self.wait[slot] = seconds
+        self.touch(slot)
+
+    def release(self, slot: int, tokens: float, requests: float) -> None:
+        """Takes tokens and requests off a slot again. Sums of floats: never below zero by rounding."""
+        self.pending[slot] = max(0.0, self.pending[slot] - tokens)
+        self.in_flight[slot] = max(0.0, self.in_flight[slot] - requests)
+        self.touch(slot)
 
     def choose(self, slot: int, tokens: float) -> None:
         """Counts a request that was routed to a slot."""
         self.pending[slot] += tokens
         self.in_flight[slot] += 1.0
+        self.touch(slot)
         self.turns += 1.0
         self.turn[slot] = self.turns
 

@@ -1,30 +1,42 @@
-"""The walk: decides by visiting few candidates of a ranking, from the top.
+"""The walk: decides by looking at the heads of few groups of a ranking, from the top.
 
 Scalar twin of `policies.pipeline.judge` and `choose`; a property test holds its choice against theirs.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_right, insort
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
+from federation.routing.groups import Entry, Group
 from federation.routing.ranking import Ranking, Scalars
 from federation.routing.state import State
+from federation.routing.sweep import shortlist
 from policies import chance
-from policies.pipeline import Selection, alternatives
+from policies.pipeline import alternatives
 from policies.policy import Policy
+from policies.types import RouteRequest
 
+# Factors of nodes that are not suspected stay under this, and so does what they make of a shorter prompt.
+SURE_FACTOR = 2.0
 # Past so many, one pass over the columns is cheaper than walking on.
-MAX_STEPS = 64
+MAX_STEPS = 160
+INFINITE = float("inf")
+worth_of = itemgetter(0)
 
 
 @dataclass(frozen=True, slots=True)
 class Walked:
-    """What a walk found: a selection in places of the ranking, and whom it visited for it."""
+    """What a walk found, in rows of the table, and whom it visited for it."""
 
-    selection: Selection
+    target: int
+    alternatives: tuple[int, ...]
+    # "picker" or "session".
+    by: str
+    # Candidates that the picker took for as good as the best; 0 where it did not look.
+    near: int
     # Seconds that the target's node would take to the first token.
     at_node: float
     visited: list[int]
@@ -34,166 +46,224 @@ class Walked:
     swept: bool
 
 
+class Look:
+    """What one decision has seen so far: candidates in the order of their worth, in seconds, less is better.
+
+    `limit` is what the next must be under to matter: to be as good as the best, or to be an alternative.
+    """
+
+    __slots__ = (
+        "answer",
+        "floor",
+        "found",
+        "full",
+        "leaders",
+        "limit",
+        "low",
+        "near_ratio",
+        "near_seconds",
+        "ranking",
+        "state",
+        "tokens",
+        "visited",
+        "wanted",
+    )
+
+    def __init__(self, ranking: Ranking, state: State, policy: Policy, tokens: int, answer: int, wanted: int) -> None:
+        self.ranking = ranking
+        self.state = state
+        self.tokens = tokens
+        self.answer = answer
+        self.wanted = wanted
+        self.leaders = policy.max_candidates - 1
+        near = policy.picker == "predicted"
+        self.near_seconds = policy.near_seconds if near else 0.0
+        self.near_ratio = policy.near_ratio if near else 0.0
+        bounded = policy.min_score > 0.0 and not ranking.panic
+        self.floor = -policy.min_score * ranking.weight_sum / ranking.per_second if bounded else INFINITE
+        # Worth, row, seconds at the node, group.
+        self.found: list[tuple[float, int, float, int]] = []
+        self.visited: list[int] = []
+        self.limit = INFINITE
+        self.full = self.low = 0
+
+    def at(
+        self, number: int, group: Group, entries: Iterable[Entry], hits: float = 0.0, past: float = INFINITE
+    ) -> bool:
+        """Looks at members of a group until one could only be past the limit; False where `entries` ended before.
+
+        Entries after the last are no better than the key `past`.
+        """
+        ranking, tokens, found, visited = self.ranking, self.tokens, self.found, self.visited
+        prefill = group.per_token * (tokens - hits)
+        if prefill < group.least:
+            prefill = group.least
+        base = ranking.fixed[number] + self.answer * ranking.egress_seconds[number]
+        money = (
+            (tokens - hits) * ranking.input_seconds[number]
+            + hits * ranking.cached_seconds[number]
+            + self.answer * ranking.output_seconds[number]
+        )
+        committed, limited = group.committed, group.limit < INFINITE
+        speed = group.speed
+        # Nobody of the group is better than this and its key, scaled.
+        more, scale = prefill - group.reference, 1.0
+        least = base
+        if more >= 0.0:
+            least += group.low * more
+        elif group.high < SURE_FACTOR:
+            least += group.high * more
+        else:
+            scale = prefill / group.reference
+        if not committed:
+            least += money
+        flying = self.state.in_flight
+        limit = self.limit
+        for entry in entries:
+            key, row, slot, work, factor, slow = entry
+            if least + key * scale > limit:
+                return True
+            visited.append(row)
+            if limited and flying[slot] >= group.limit:
+                self.full += 1
+                continue
+            at_node = work + factor * prefill
+            worth = base + at_node - speed / slow
+            if not committed or flying[slot] >= committed:
+                worth += money
+            # Suspicion puts last, and refuses nobody.
+            if worth - at_node + at_node * slow / factor > self.floor:
+                if ranking.at_best[number] > self.floor:
+                    self.low += 1
+                else:
+                    self.full += 1
+                continue
+            insort(found, (worth, row, at_node, number))
+            limit = self._narrow()
+        return past == INFINITE or least + past * scale > limit
+
+    def _narrow(self) -> float:
+        found = self.found
+        best, _, at_node, number = found[0]
+        limit = best + self.near_seconds + self.near_ratio * (self.ranking.round_trip[number] + at_node)
+        if len(found) > self.leaders and found[self.leaders][0] < limit:
+            limit = found[self.leaders][0]
+        if len(found) <= self.wanted:
+            limit = INFINITE
+        elif found[self.wanted][0] > limit:
+            limit = found[self.wanted][0]
+        self.limit = limit
+        return limit
+
+    @property
+    def margin(self) -> float:
+        """Seconds within which others are as good as the best."""
+        _, _, at_node, number = self.found[0]
+        return self.near_seconds + self.near_ratio * (self.ranking.round_trip[number] + at_node)
+
+
 def walk(
     ranking: Ranking,
     scalars: Scalars,
     state: State,
     policy: Policy,
+    request: RouteRequest,
     tokens: int,
     answer: int,
     seed: int,
     session_slot: int,
     wanted: int,
     cached: Mapping[int, float],
-    session_id: str,
     names: Sequence[str],
-    swept: bool = False,
+    rows: Sequence[int] | None = None,
 ) -> Walked | None:
     """Decides by visiting from the top; None where the whole pipeline must decide, for instance where nobody is fit.
 
-    Means the same as `pipeline.judge` and `choose` over the rows that pass.  It visits in this order: where the prompt
-    is cached and where the session is, then down the list until nobody further down can be as good as the best or as
-    an alternative, then the first of each failure domain where the alternatives still lack one.
+    Means the same as `pipeline.judge` and `choose` over the rows that pass, but that of many equally good it may know
+    only some.  It visits in this order: where the prompt is cached and where the session is, then the groups' heads
+    until nobody further down can be as good as the best or as an alternative, then a head of each failure domain that
+    the alternatives still lack.  `rows`, where given, are those to visit, as a recorded decision did.
 
-    Under load good routing fills every node to the same level, and a walk would visit them all.  So where it does not
-    end soon it begins anew, `swept`: one pass over the columns of `sweep.py` names the few that do best now.
+    Under load good routing fills all groups to the same level.  Where a walk does not end soon, one pass over the
+    columns names the few that do best now.
     """
-    if not swept and ranking.sweep.crowded:
-        swept = True
-    slowdown, sequence_tokens = policy.batch_slowdown, policy.assume.output_tokens
-    pending, in_flight, running = state.pending, state.in_flight, state.running
-    wait, suspicion = state.wait, state.suspicion
-    rows, at_best, slots = ranking.rows, ranking.at_best, scalars.slot
-    regions = scalars.domains.place
-    bounded = policy.min_score > 0.0 and not ranking.panic
-    floor = -policy.min_score * ranking.weight_sum / ranking.per_second if bounded else float("inf")
-    # Seconds, place, seconds at the node.
-    found: list[tuple[float, int, float]] = []
-    visited: list[int] = []
-    best, margin = float("inf"), 0.0
-    full = low = 0
-    session = _place_of(ranking, scalars, session_slot) if session_slot >= 0 else -1
-    early: list[int] = []
-    if cached or session >= 0:
-        early = sorted({_place_of(ranking, scalars, slot) for slot in cached} | {session})
-        early = [place for place in early if place >= 0]
-    heads: Iterator[int] = iter(())
-    line: Sequence[int] = range(len(rows))
-    if swept:
-        line, full = ranking.sweep.shortlist(state, policy, tokens, answer, cached)
-    size, number, down = len(line), 0, True
-    while True:
-        if number < len(early):
-            place = early[number]
-        elif down:
-            step = number - len(early)
-            place = line[step] if step < size else -1
-            bound = at_best[place] if place >= 0 else float("inf")
-            if place < 0 or (
-                not swept and bound > best + margin and sum(worth <= bound for worth, _, _ in found) > wanted
-            ):
-                down = False
-                if wanted and len(ranking.heads) > 1:
-                    seen = set(visited)
-                    heads = iter([head for head in ranking.heads if head not in seen])
-                continue
-            if early and place in early:
-                number += 1
-                continue
-        else:
-            place = next(heads, -1)
-            if place < 0:
-                break
-        number += 1
-        visited.append(place)
-        if len(visited) > MAX_STEPS and not swept:
-            ranking.sweep.crowded = True
-            return walk(
-                ranking,
-                scalars,
-                state,
-                policy,
-                tokens,
-                answer,
-                seed,
-                session_slot,
-                wanted,
-                cached,
-                session_id,
-                names,
-                swept=True,
-            )
-        row = rows[place]
-        slot = slots[row]
-        flying = in_flight[slot]
-        if flying >= scalars.limit[row]:
-            full += not swept
-            continue
-        batch, per_token, decode = scalars.batch[row], scalars.per_token[row], scalars.decode[row]
-        busy = max(flying, running[slot])
-        slow = 1.0 + slowdown * min(busy / batch, 1.0)
-        hits = cached.get(slot, 0.0) if cached else 0.0
-        prefill = max(per_token * (tokens - hits), scalars.least[row])
-        at_node = (pending[slot] * per_token + prefill) * slow + wait[slot]
-        queue = busy - batch + 1.0
-        if queue > 0.0:
-            at_node += queue * (sequence_tokens / decode / batch)
-        trusted = at_node
-        at_node *= suspicion[slot]
-        region = regions[row]
-        first = ranking.round_trip[region] + at_node
-        dollars = 0.0
-        if flying >= scalars.committed[row]:
-            dollars = (
-                (tokens - hits) * scalars.input_price[row]
-                + hits * scalars.cached_price[row]
-                + answer * scalars.output_price[row]
-            )
-        dollars = scalars.priced[row] * (dollars + answer * ranking.egress[region])
-        worth = (
-            first
-            + ranking.fixed[place]
-            + ranking.dollar_seconds * dollars
-            - ranking.throughput_seconds * (decode / slow)
-        )
-        if worth - at_node + trusted > floor:
-            if at_best[place] > floor:
-                low += 1
-            else:
-                full += 1
-            continue
-        found.append((worth, place, at_node))
-        if worth < best:
-            best = worth
-            margin = policy.near_seconds + policy.near_ratio * first
+    groups = ranking.groups
+    groups.follow(state)
+    look = Look(ranking, state, policy, tokens, answer, wanted)
+    swept, full = False, 0
+    if rows is not None:
+        _visit(look, [scalars.slot[row] for row in rows], cached)
+    elif ranking.crowded or not _descend(look, session_slot, cached):
+        ranking.crowded = swept = True
+        look = Look(ranking, state, policy, tokens, answer, wanted)
+        few, full = shortlist(ranking, state, policy, tokens, answer, cached)
+        _visit(look, few, cached)
+    found = look.found
     if not found:
         return None
-    found.sort()
+    session = -1
+    if session_slot >= 0:
+        row = scalars.row_of_slot.get(session_slot, -1)
+        held = [each for each in found if each[1] == row]
+        if not held or not scalars.best_grade[row]:
+            # A session that must move is rare, and has rules of its own.
+            return None
+        session = row
     near = 0
-    held = [each for each in found if each[1] == session] if session >= 0 and scalars.best_grade[rows[session]] else []
-    if session_slot >= 0 and not held:
-        # A session that must move is rare, and has rules of its own.
-        return None
-    by = "session" if held else "picker"
-    if held:
-        _, target, at_node = held[0]
+    if session >= 0:
+        _, target, at_node, _ = held[0]
     elif policy.picker == "best":
-        _, target, at_node = found[0]
+        _, target, at_node, _ = found[0]
     else:
         leaders = found[: policy.max_candidates]
-        near = bisect_right(leaders, found[0][0] + margin, key=itemgetter(0))
-        if session_id:
-            one, two = chance.two_for(session_id, [names[rows[place]] for _, place, _ in leaders[:near]])
+        near = bisect_right(leaders, found[0][0] + look.margin, key=worth_of)
+        if request.session_id:
+            one, two = chance.two_for(request.session_id, [names[each[1]] for each in leaders[:near]])
         else:
             one, two = chance.two_of(seed, near)
-        first_drawn = (found[one][2], one) <= (found[two][2], two)
-        _, target, at_node = found[one if first_drawn else two]
-    order = [rows[place] for _, place, _ in found]
-    others = alternatives(rows[target], order, scalars.domains, wanted)
-    places = tuple(ranking.place_of[row] for row in others)
-    return Walked(Selection(target, places, by, near), at_node, visited, full, low, swept)
+        if (found[two][2], two) < (found[one][2], one):
+            one = two
+        _, target, at_node, _ = found[one]
+    others = alternatives(target, [each[1] for each in found], scalars.domains, wanted)
+    by = "session" if session >= 0 else "picker"
+    return Walked(target, others, by, near, at_node, look.visited, full + look.full, look.low, swept)
 
 
-def _place_of(ranking: Ranking, scalars: Scalars, slot: int) -> int:
-    """Where a slot stands in a ranking; -1: nowhere."""
-    return ranking.place_of.get(scalars.row_of_slot.get(slot, -1), -1)
+def _visit(look: Look, slots: Sequence[int], cached: Mapping[int, float]) -> None:
+    """Looks at these, whatever was found."""
+    groups, state = look.ranking.groups, look.state
+    for slot in slots:
+        number = groups.number(slot)
+        if number >= 0:
+            group = groups.at(number, state)
+            look.limit = INFINITE
+            look.at(number, group, (group.entry(slot, state),), cached.get(slot, 0.0) if cached else 0.0)
+
+
+def _descend(look: Look, session_slot: int, cached: Mapping[int, float]) -> bool:
+    """Looks at groups from the best one on; False where too many would matter."""
+    ranking, state = look.ranking, look.state
+    groups, visited = ranking.groups, look.visited
+    early: set[int] = set()
+    if cached or session_slot >= 0:
+        early = {slot for slot in (*cached, session_slot) if groups.number(slot) >= 0}
+        _visit(look, sorted(early), cached)
+    at_best = ranking.at_best
+    for number in ranking.line:
+        if at_best[number] > look.limit:
+            break
+        group = groups.at(number, state)
+        heads: Iterable[Entry] = group.heads
+        if early:
+            heads = [entry for entry in heads if entry[2] not in early]
+        if not look.at(number, group, heads, past=group.floor[0]) or len(visited) > MAX_STEPS:
+            return False
+    if look.wanted and len(ranking.heads) > 1:
+        zone = ranking.zone
+        seen = {zone[each[3]] for each in look.found}
+        for number in ranking.heads:
+            if zone[number] not in seen:
+                group = groups.at(number, state)
+                look.limit = INFINITE
+                look.at(number, group, [entry for entry in group.heads[:1] if entry[1] not in visited])
+    return True

@@ -171,6 +171,7 @@ class PolicyPlacer:
     def _forget(self) -> None:
         self.router.state.matrix[PENDING] = 0.0
         self.router.state.matrix[IN_FLIGHT] = 0.0
+        self.router.state.moved()
 
     def hear(self, journey: Journey, phase: Phase, result: Result | None, now: float) -> None:
         record: Record = journey.placed

@@ -47,6 +47,7 @@ def a_fleet(size: int) -> tuple[object, Router]:
     for slot in range(size):
         state.in_flight[slot] = float(int(rng.gauss(LOAD * 32, 3)))
         state.pending[slot] = float(max(0, int(rng.gauss(600, 300))))
+    state.moved()
     return snapshot, router
 
 

@@ -453,7 +453,7 @@ def test_panic_spares_the_few_that_are_left() -> None:
     slot = router.state.slots[f"eu/well/{MODEL}"]
 
     # It has 12 s of work waiting, more than health is worth.
-    router.state.wait[slot] = 12.0
+    router.state.await_others(slot, 12.0)
 
     assert ways(router.route(a_request(), 0.0))[0] in sick
 
