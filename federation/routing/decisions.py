@@ -21,9 +21,10 @@ from federation.routing.planner import Plan
 from federation.routing.rations import Admission
 from federation.routing.replay import entry
 from federation.routing.spread import Spread
+from federation.routing.state import load_of
 from federation.routing.table import Table
 from policies.pipeline import Evaluation, candidate, differences, judge
-from policies.pool import ByteArray, IntArray, Load
+from policies.pool import ByteArray, FloatArray, IntArray, Load
 from policies.prediction import Ask
 from policies.registry import Registry
 from policies.types import Candidate, Choice, Code, Decision, Explain, Outcome, RouteRequest, Stage
@@ -58,10 +59,13 @@ class Shadowed:
 
 @dataclass(slots=True, weakref_slot=True, eq=False)
 class Record:
-    """One decision with what it read. `rows` are those whose moving values it keeps, in the table's numbering."""
+    """One decision with what it read. What is only told, it works out when somebody asks.
+
+    `rows` are those whose moving values it keeps, in the table's numbering and order; places are among them.
+    """
 
     number: int
-    decision_id: str
+    replica: str
     request: RouteRequest
     plan: Plan
     # Prompt and answer, with the policy's assumptions where the request is silent.
@@ -74,18 +78,19 @@ class Record:
     wanted: int
     wall_time: float
     now: float
-    # The rows whose values are kept: all that were considered, or of a large pool those that were visited.
-    rows: IntArray
-    code: ByteArray
-    load: Load
+    # The rows whose values are kept: all that were considered, or of a large pool those that were visited. What moved
+    # and what the table said of them, in this order.
+    kept: Sequence[int] | IntArray
+    moving: FloatArray
+    cached: Mapping[int, float]
+    refused: ByteArray | None
     panic: bool
     rejected: Mapping[str, int]
     # Whom a walk looked at, in its order; None where all were scored at once.
     looked: Sequence[int] | None
     swept: bool
-    # Places in `rows`.
-    target: int
-    alternatives: tuple[int, ...]
+    # Rows of the target and of the alternatives.
+    chosen: tuple[int, ...]
     # Seconds that the target's node was predicted to take to the first token.
     at_node: float
     by: str
@@ -98,8 +103,47 @@ class Record:
     charges: dict[int, float] | None = None
     outcomes: list[Outcome] = field(default_factory=list)
     _intervals: dict[int, tuple[float, float]] = field(default_factory=dict)
+    _rows: IntArray | None = None
+    _load: Load | None = None
     _ask: Ask | None = None
     _evaluation: Evaluation | None = None
+
+    @property
+    def decision_id(self) -> str:
+        """Names the replica that decided, and which of its decisions it was."""
+        return f"{self.replica}-{self.number:x}"
+
+    @property
+    def rows(self) -> IntArray:
+        if self._rows is None:
+            self._rows = np.sort(np.asarray(self.kept, dtype=np.int64))
+        return self._rows
+
+    @property
+    def load(self) -> Load:
+        """What moved, of `rows`."""
+        if self._load is None:
+            cached = cached_column(self.cached, self.table.pool.slot[self.rows])
+            self._load = load_of(self.moving[:, np.argsort(self.kept)], cached)
+        return self._load
+
+    @property
+    def code(self) -> ByteArray:
+        """What the request and the table alone said of `rows`."""
+        return np.zeros(len(self.kept), dtype=np.int8) if self.refused is None else self.refused
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Where the target and the alternatives stand among `rows`."""
+        return tuple(np.searchsorted(self.rows, self.chosen).tolist())
+
+    @property
+    def target(self) -> int:
+        return self.places[0]
+
+    @property
+    def alternatives(self) -> tuple[int, ...]:
+        return self.places[1:]
 
     @property
     def table(self) -> Table:
@@ -142,12 +186,11 @@ class Record:
     def names(self) -> tuple[str, ...]:
         """Deployments by attempt: the target, then the alternatives."""
         names = self.table.pool.names
-        return tuple(names[int(self.rows[place])] for place in (self.target, *self.alternatives))
+        return tuple([names[row] for row in self.chosen])
 
     def slot(self, attempt: int) -> int:
         """Where an attempt runs; -1 for an attempt that was not planned."""
-        places = (self.target, *self.alternatives)
-        return int(self.table.pool.slot[self.rows[places[attempt]]]) if attempt < len(places) else -1
+        return self.plan.scalars.slot[self.chosen[attempt]] if attempt < len(self.chosen) else -1
 
     def figures(self, place: int) -> Figures:
         """What was expected of one of `rows`."""
@@ -240,14 +283,14 @@ class Record:
         """The decision as others see it; `explain` overrides what the request asked for."""
         level = explain or self.request.explain
         policy = self.ask.policy
-        expected = [self.figures(place) for place in (self.target, *self.alternatives)]
-        target = self.choice(self.target, expected[0])
-        others = tuple(self.choice(p, e) for p, e in zip(self.alternatives, expected[1:], strict=True))
+        places = self.places
+        expected = [self.figures(place) for place in places]
+        target, *others = [self.choice(p, e) for p, e in zip(places, expected, strict=True)]
         return Decision(
             decision_id=self.decision_id,
             target=target,
-            alternatives=others,
-            reasoning="" if level is Explain.NONE else wording.reasoning(self, expected, target, others),
+            alternatives=tuple(others),
+            reasoning="" if level is Explain.NONE else wording.reasoning(self, expected, target, tuple(others)),
             policy_id=policy.policy_id,
             policy_revision=policy.revision,
             strategy=policy.picker,
@@ -291,9 +334,14 @@ class Record:
             Stage("scorers", how, left),
             Stage("affinity", session.get(self.by, "none"), 1 if self.by in session else left),
             Stage("picker", picker if self.by == "picker" else "not asked", 1),
-            Stage("alternatives", f"{len(self.alternatives)} of {self.wanted} wanted", len(self.alternatives)),
+            Stage("alternatives", f"{len(self.chosen) - 1} of {self.wanted} wanted", len(self.chosen) - 1),
             *beside,
         )
+
+
+def cached_column(cached: Mapping[int, float], slots: IntArray) -> FloatArray | None:
+    """Cached tokens by slot as a column; None where nothing is cached."""
+    return np.array([cached.get(slot, 0.0) for slot in slots.tolist()]) if cached else None
 
 
 class DecisionRing:

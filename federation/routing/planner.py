@@ -49,6 +49,8 @@ class Plan:
     model: Identity | None
     rows: IntArray
     round_trip: FloatArray
+    # The same as a list, for reading one by one.
+    round_trips: list[float]
     origin: int
     zone: str
     origin_region: str
@@ -180,6 +182,7 @@ class Planner:
             model=model,
             rows=rows,
             round_trip=ask.round_trip,
+            round_trips=ask.round_trip.tolist(),
             origin=ask.origin,
             zone=ask.zone,
             origin_region=origin_region,

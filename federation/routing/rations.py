@@ -338,7 +338,7 @@ class Rations:
         An attempt that failed without a word on tokens made none that somebody is paid for.
         """
         attempt = outcome.attempt
-        if record.charges is None or attempt > len(record.alternatives):
+        if record.charges is None or attempt >= len(record.chosen):
             return
         self._drop_estimates(record, attempt)
         known = outcome.input_tokens is not None or outcome.output_tokens is not None
@@ -383,7 +383,7 @@ def _span(seconds: float) -> str:
 
 def place_of(record: Record, attempt: int) -> int:
     """Where an attempt stands among the rows of its record."""
-    return (record.target, *record.alternatives)[attempt]
+    return record.places[attempt]
 
 
 def estimated(record: Record, attempt: int) -> float:

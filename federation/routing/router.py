@@ -7,7 +7,7 @@ Neither awaits, locks or reaches for anything outside this process.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -15,21 +15,20 @@ import numpy as np
 
 from federation.config import RoutingSettings
 from federation.routing import wording
-from federation.routing.decisions import DecisionLog, DecisionRing, DecisionUnknown, Record
+from federation.routing.decisions import DecisionLog, DecisionRing, DecisionUnknown, Record, cached_column
 from federation.routing.heard import Heard
 from federation.routing.learning import learn_from
 from federation.routing.planner import Planner, unknown
 from federation.routing.rations import Rations, ShedRequest
 from federation.routing.reservations import Reservation, Reservations
 from federation.routing.shadow import Shadows
-from federation.routing.state import State
+from federation.routing.state import State, load_of
 from federation.routing.table import Table
 from federation.routing.walk import walk
 from policies import chance
 from policies.errors import NoCandidate
 from policies.pipeline import choose, evaluate, judge, reason_for_none, refuse, settle_health
 from policies.policy import Policy
-from policies.pool import FloatArray, IntArray
 from policies.presets import PRESETS
 from policies.registry import BUILT_IN, Registry
 from policies.types import Candidate, Code, Decision, Explain, Outcome, Phase, RouteRequest
@@ -200,14 +199,12 @@ class Router:
         ask = None
         if walked is not None:
             by, near, at_node = walked.by, walked.near, walked.at_node
+            looked: Sequence[int] | None = walked.visited
             rejected: Mapping[str, int] = ranking.counts
             if walked.full or walked.low:
                 moved = {Code.AT_CAPACITY.name: walked.full, Code.BELOW_MIN_SCORE.name: walked.low}
                 rejected = {**ranking.counts, **{name: count for name, count in moved.items() if count}}
-            chosen = [walked.target, *walked.alternatives]
-            kept = rows if whole else np.array(sorted(walked.visited), dtype=np.int64)
-            if not whole:
-                code = np.zeros(len(kept), dtype=np.int8)
+            chosen = (walked.target, *walked.alternatives)
         else:
             ask = plan.ask(request, tokens, answer, wall)
             pool = plan.table.pool.take(rows)
@@ -230,35 +227,34 @@ class Router:
             if selected is None:
                 raise self._nothing(request, rejected, plan.table, now)
             by, near, at_node = selected.by, selected.near, float(found.seen.at_node[selected.target])
-            chosen, kept = rows[[selected.target, *selected.alternatives]].tolist(), rows
-        slots = plan.table.pool.slot[kept]
-        places = np.searchsorted(kept, chosen).tolist()
+            chosen, looked = tuple(rows[[selected.target, *selected.alternatives]].tolist()), None
+        kept = rows if whole or looked is None else looked
         return Record(
-            number=number,
-            decision_id=f"{self._replica}-{number:x}",
-            request=request,
-            plan=plan,
-            tokens=tokens,
-            answer=answer,
-            registry=self._registry,
-            spread=self.state.spread,
-            seed=seed,
-            session_slot=session_slot,
-            wanted=wanted,
-            wall_time=wall,
-            now=now,
-            rows=kept,
-            code=code,
-            load=state.load(slots, cached_column(cached, slots)),
-            panic=panic,
-            rejected=rejected,
-            looked=None if walked is None else walked.visited,
-            swept=walked is not None and walked.swept,
-            target=places[0],
-            alternatives=tuple(places[1:]),
-            at_node=at_node,
-            by=by,
-            near=near,
+            number,
+            self._replica,
+            request,
+            plan,
+            tokens,
+            answer,
+            self._registry,
+            state.spread,
+            seed,
+            session_slot,
+            wanted,
+            wall,
+            now,
+            kept,
+            state.matrix.take(plan.table.pool.slot.take(kept), axis=1),
+            cached,
+            code if kept is rows else None,
+            panic,
+            rejected,
+            looked,
+            walked is not None and walked.swept,
+            chosen,
+            at_node,
+            by,
+            near,
             demotion=demotion,
             admission=admission,
             _ask=ask,
@@ -310,11 +306,10 @@ class Router:
     def _claim(self, record: Record, now: float) -> None:
         request, plan, stats = record.request, record.plan, self.stats
         self._reserve(record, 0, now)
-        slot = record.slot(0)
         if request.session_id:
-            self.state.bind_session(request.session_key, slot, now, plan.policy.session_ttl_seconds)
+            self.state.bind_session(request.session_key, record.slot(0), now, plan.policy.session_ttl_seconds)
         if request.prefix_hashes:
-            self.state.saw_prefixes(request.prefix_hashes, slot)
+            self.state.saw_prefixes(request.prefix_hashes, record.slot(0))
         share = max(0.001, 1.0 / (stats.decisions + 1))
         self.state.mean_tokens += (record.tokens - self.state.mean_tokens) * share
         self.rations.claimed(record, now)
@@ -323,30 +318,35 @@ class Router:
         stats.walked += record.walked
         stats.visited += record.visited
         stats.panics += record.panic
-        deployed = plan.table.compiled.deployed[int(record.rows[record.target])]
+        deployed = plan.table.compiled.deployed[record.chosen[0]]
         stats.chosen[(deployed.model_id, plan.origin_region, deployed.region_id)] += 1
         for code, count in record.rejected.items():
             stats.rejected[code] += count
 
     def _reserve(self, record: Record, attempt: int, now: float) -> None:
         """Takes room for an attempt, in place of an earlier one of the same decision."""
-        place = (record.target, *record.alternatives)[attempt]
-        plan, load, row = record.plan, record.load, int(record.rows[place])
-        at_node = record.at_node if attempt == 0 else float(record.evaluation.seen.at_node[place])
-        round_trip = float(plan.round_trip[plan.table.pool.place[row]])
-        decode = float(plan.table.pool.decode[row])
-        answer = record.answer / (decode if decode > 0 else plan.policy.assume.decode_tokens_per_second)
+        plan, row = record.plan, record.chosen[attempt]
+        scalars = plan.scalars
+        slot = scalars.slot[row]
+        if attempt == 0:
+            # Nothing has moved since the decision.
+            at_node, suspicion, wait = record.at_node, self.state.suspicion[slot], self.state.wait[slot]
+        else:
+            place, load = record.places[attempt], record.load
+            at_node = float(record.evaluation.seen.at_node[place])
+            suspicion, wait = float(load.suspicion[place]), float(load.wait[place])
+        round_trip = plan.round_trips[scalars.domains.place[row]]
         self.reservations.take(
             Reservation(
                 decision=record.number,
                 attempt=attempt,
-                slot=record.slot(attempt),
-                tokens=max(0.0, record.tokens - float(load.cached_tokens[place])),
+                slot=slot,
+                tokens=max(0.0, record.tokens - record.cached.get(slot, 0.0)),
                 started=now,
-                expected=at_node / float(load.suspicion[place]) - float(load.wait[place]),
+                expected=at_node / suspicion - wait,
                 predicted=at_node,
                 round_trip=round_trip,
-                latency=round_trip + at_node + answer,
+                latency=round_trip + at_node + record.answer / scalars.decode[row],
                 trial=record.by == "trial" and attempt == 0,
             )
         )
@@ -361,14 +361,15 @@ class Router:
         answer = assume.output_tokens if request.max_output_tokens is None else request.max_output_tokens
         pool = plan.table.pool.take(rows)
         cached = self._cached(request, plan.policy, tokens)
-        load = self.state.load(pool.slot, cached_column(cached, pool.slot), now)
+        moving = self.state.moving(pool.slot, now)
+        load = load_of(moving, cached_column(cached, pool.slot))
         ask = plan.ask(request, tokens, answer, wall)
         found = evaluate(ask, pool, load, self._registry, plan.ranking.narrow)
         if len(rows) and (found.code == Code.TENANT.value).all():
             raise unknown(request.model_id, request.capability)
         record = Record(
             number=-1,
-            decision_id="",
+            replica=self._replica,
             request=request,
             plan=plan,
             tokens=tokens,
@@ -380,15 +381,15 @@ class Router:
             wanted=0,
             wall_time=wall,
             now=now,
-            rows=rows,
-            code=found.code,
-            load=load,
+            kept=rows,
+            moving=moving,
+            cached=cached,
+            refused=found.code,
             panic=found.panic,
             rejected=found.counts(),
             looked=None,
             swept=False,
-            target=0,
-            alternatives=(),
+            chosen=(),
             at_node=0.0,
             by="",
             near=0,
@@ -420,7 +421,7 @@ class Router:
         attempt = outcome.attempt
         match outcome.phase:
             case Phase.STARTED:
-                planned = record is not None and 0 < attempt <= len(record.alternatives)
+                planned = record is not None and 0 < attempt < len(record.chosen)
                 if record is not None and planned and not late and (held is None or held.attempt < attempt):
                     self._reserve(record, attempt, now)
                     self.rations.moved(record, attempt)
@@ -456,8 +457,8 @@ class Router:
             name = f"{outcome.region_id}/{outcome.node_id}/{outcome.model_id}"
             return name if name in self.state.slots else None
         if record is not None:
-            names = record.names()
-            return names[outcome.attempt] if outcome.attempt < len(names) else None
+            names, chosen = record.table.pool.names, record.chosen
+            return names[chosen[outcome.attempt]] if outcome.attempt < len(chosen) else None
         return self._slot_names.get(held.slot) if held is not None and held.attempt == outcome.attempt else None
 
     def observe_load(self, node: str, running: float | None, queue: float | None, now: float) -> None:
@@ -512,7 +513,3 @@ class Router:
 
 # Below this the monitor would not call anybody degraded whatever its setting: the least that it allows is higher.
 TOLD_SUSPICION = 1.5
-
-
-def cached_column(cached: Mapping[int, float], slots: IntArray) -> FloatArray | None:
-    return np.array([cached.get(slot, 0.0) for slot in slots.tolist()]) if cached else None

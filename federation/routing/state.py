@@ -128,14 +128,16 @@ class State:
         self.turn[slot] = self.turns
         return slot
 
-    def load(self, slots: IntArray, cached: FloatArray | None = None, now: float | None = None) -> Load:
-        """Copies of what moves, for the given slots in their order; as it will have faded by `now`, where given."""
+    def moving(self, slots: IntArray, now: float) -> FloatArray:
+        """Copies of what moves, for the given slots in their order, as it will have faded by `now`."""
         found = self.matrix[:, slots]
-        if now is not None and self._due(now):
+        if self._due(now):
             fade(found, now - self._advanced, USUAL_SHARE * self.usual_wait)
-        pending, in_flight, running, wait, suspicion, turn, trial = found
-        tokens = np.zeros(len(slots)) if cached is None else cached
-        return Load(pending, in_flight, running, wait, suspicion, tokens, turn, trial)
+        return found
+
+    def load(self, slots: IntArray, cached: FloatArray | None = None) -> Load:
+        """What moves, for the given slots in their order."""
+        return load_of(self.matrix[:, slots], cached)
 
     def advance(self, now: float) -> None:
         """Lets what fades fade up to `now`, in steps of STEP_SECONDS at least."""
@@ -222,6 +224,13 @@ class State:
             if len(found) >= MAX_PREFIX_CANDIDATES:
                 break
         return found
+
+
+def load_of(matrix: FloatArray, cached: FloatArray | None = None) -> Load:
+    """A matrix of moving numbers, and cached tokens, as columns."""
+    pending, in_flight, running, wait, suspicion, turn, trial = matrix
+    tokens = np.zeros(len(pending)) if cached is None else cached
+    return Load(pending, in_flight, running, wait, suspicion, tokens, turn, trial)
 
 
 def fade(matrix: FloatArray, passed: float, usual_wait: float) -> None:

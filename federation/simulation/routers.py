@@ -201,7 +201,7 @@ class PolicyPlacer:
 def predicted_seconds(record: Record) -> tuple[float, tuple[float, float]]:
     """What the decision expected of its target: seconds to the first token at the caller, and nine times of ten."""
     plan = record.plan
-    place = plan.table.pool.place[int(record.rows[record.target])]
+    place = plan.table.pool.place[record.chosen[0]]
     path = float(plan.round_trip[place])
     early, late = record.spread.interval(record.slot(0))
     return path + record.at_node, (path + early * record.at_node, path + late * record.at_node)

@@ -9,7 +9,7 @@ import pytest
 
 from federation.routing.heard import Heard
 from federation.routing.reservations import Reservation, Reservations
-from federation.routing.state import KINDS, State
+from federation.routing.state import KINDS, State, load_of
 from policies.types import Outcome, Phase
 
 
@@ -147,7 +147,7 @@ def test_reading_ahead_sees_what_will_have_faded_and_fades_nothing() -> None:
     state, later = filled(0.0), filled(3.0)
     slots = np.array([0])
 
-    ahead = state.load(slots, None, 103.0)
+    ahead = load_of(state.moving(slots, 103.0))
 
     assert ahead.wait[0] == later.wait[0]
     assert ahead.suspicion[0] == later.suspicion[0]
