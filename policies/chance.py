@@ -5,10 +5,12 @@ The mixer is SplitMix64's finalizer (Steele, Lea, Flood: Fast Splittable Pseudor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 MASK = 0xFFFF_FFFF_FFFF_FFFF
 GOLDEN = 0x9E37_79B9_7F4A_7C15
+# Where one in ten fits, so many draws miss it once in a thousand times.
+MAX_DRAWS = 64
 
 
 def mix(value: int) -> int:
@@ -41,6 +43,22 @@ def two_of(seed: int, size: int) -> tuple[int, int]:
         return first, first
     second = below(seed, 1, size - 1)
     return first, second + (second >= first)
+
+
+def fitting(seed: int, size: int, fits: Callable[[int], bool]) -> tuple[int, ...]:
+    """Up to two different integers in [0, size) that fit, as they are drawn; fewer where MAX_DRAWS find no more."""
+    found: list[int] = []
+    seen: set[int] = set()
+    for number in range(MAX_DRAWS):
+        place = below(seed, number, size)
+        if place in seen:
+            continue
+        seen.add(place)
+        if fits(place):
+            found.append(place)
+        if len(found) == 2 or len(seen) == size:
+            break
+    return tuple(found)
 
 
 def two_for(key: str, names: Sequence[str]) -> tuple[int, int]:

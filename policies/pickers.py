@@ -14,7 +14,7 @@ import numpy as np
 
 from policies import chance
 from policies.policy import Policy
-from policies.pool import FloatArray
+from policies.pool import FloatArray, IntArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,9 @@ class Field:
     batch: FloatArray
     names: tuple[str, ...]
     endpoints: tuple[str, ...]
+    # Whom to draw from: of those that only want of room or score may leave out, in the table's order, the place among
+    # the eligible; -1 where it is left out now.
+    drawable: IntArray
 
     def __len__(self) -> int:
         return len(self.total)
@@ -77,8 +80,12 @@ def predicted(field: Field) -> int:
 
 
 def power_of_two(field: Field) -> int:
-    """The better composite of two drawn among all."""
-    return min(chance.two_of(field.seed, len(field)))
+    """The better composite of two drawn among all; a draw that is unavailable is drawn again.
+
+    Drawn in the table's order and not in that of composites, so that nobody has to sort everybody to draw two.
+    """
+    drawn = chance.fitting(field.seed, len(field.drawable), lambda number: field.drawable[number] >= 0)
+    return min((int(field.drawable[number]) for number in drawn), default=0)
 
 
 def least_latency(field: Field) -> int:

@@ -194,7 +194,17 @@ def field(found: Evaluation, order: IntArray, seed: int, key: str) -> Field:
         batch=fill(pool.batch[order], found.ask.policy.assume.max_batch_size),
         names=tuple(pool.names[row] for row in pool.row[order]),
         endpoints=tuple(pool.endpoints[row] for row in pool.row[order]),
+        drawable=_drawable(found, order),
     )
+
+
+def _drawable(found: Evaluation, order: IntArray) -> IntArray:
+    place = np.full(len(found.pool), -1, dtype=np.int64)
+    place[order] = np.arange(len(order))
+    code, half_open = found.code, found.pool.half_open
+    passed = ((code == 0) | (code == Code.AT_CAPACITY.value) | (code == Code.BELOW_MIN_SCORE.value)) & ~half_open
+    drawable: IntArray = place[passed]
+    return drawable
 
 
 @dataclass(frozen=True, slots=True)

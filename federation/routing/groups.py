@@ -56,6 +56,8 @@ class Group:
     speed: float
     # Prefill seconds of a prompt of the usual length: those near it find the heads in their own order.
     reference: float
+    # The key of a member with nothing to do.
+    idle: float
     # Row of a member's slot.
     row_of: dict[int, int]
     heads: list[Entry] = field(default_factory=list)
@@ -152,6 +154,11 @@ class Groups:
         """Whether a walk over groups looks at less than a pass over columns."""
         return len(self) <= SMALL or len(self.columns.number) >= LEAST_SHARED * len(self)
 
+    @property
+    def reference(self) -> FloatArray:
+        """Prefill seconds of a prompt of the usual length, by group."""
+        return np.maximum(self.columns.per_token * self.usual_tokens, self.columns.least)
+
     def number(self, slot: int) -> int:
         """The group of a slot; -1: it is not among the rows."""
         return self.number_of[slot] if 0 <= slot < len(self.number_of) else -1
@@ -185,6 +192,7 @@ class Groups:
         rows, slots = columns.rows[begin:end], columns.slots[begin:end]
         batch, decode = float(columns.batch[number]), float(columns.decode[number])
         per_token, least = float(columns.per_token[number]), float(columns.least[number])
+        speed, reference = self.throughput_seconds * decode, max(per_token * self.usual_tokens, least)
         return Group(
             rows=rows,
             slots=slots,
@@ -196,8 +204,9 @@ class Groups:
             committed=float(columns.committed[number]),
             turn_seconds=columns.answer_tokens / decode / batch,
             slowdown=self.slowdown,
-            speed=self.throughput_seconds * decode,
-            reference=max(per_token * self.usual_tokens, least),
+            speed=speed,
+            reference=reference,
+            idle=reference - speed,
             row_of=dict(zip(slots.tolist(), rows.tolist(), strict=True)),
         )
 

@@ -22,6 +22,8 @@ from policies.prediction import Ask, egress_per_token, fill, fill_least, predict
 from policies.registry import Registry
 from policies.types import Code
 
+# Pickers that need not know everybody.
+WALKED = ("predicted", "best", "power_of_two")
 # Failure domains that a walk looks at for alternatives when those it met are all of one; three is what callers ask for.
 MAX_HEADS = 8
 
@@ -94,11 +96,14 @@ class Ranking:
     heads: list[int]
     # By group: the composite taken back to seconds, idle, at the lower edge; less is better.
     at_best: list[float]
+    # By group: how much shorter the prefill of the class's lower edge is than that of a prompt of the usual length.
+    slack: list[float]
     # By group: the same without the time at the node, money and speed; what the prompt does not move.
     fixed: list[float]
-    # By group: points of locality, the zone, and the round trip, which `fixed` contains.
+    # By group: points of locality, the zone and the region, and the round trip, which `fixed` contains.
     locality: list[float]
     zone: list[int]
+    region: list[int]
     round_trip: list[float]
     # By group: seconds that a token is worth: of the prompt, of a cached prompt, of the answer, and of carrying the
     # answer out, which is paid for even where the rest is committed.
@@ -167,7 +172,7 @@ def build_ranking(
         panic=panic,
         counts=count_codes(code),
         walkable=(
-            policy.picker in ("predicted", "best")
+            policy.picker in WALKED
             and per_second > 0
             and no_bounds
             and plain
@@ -183,9 +188,13 @@ def build_ranking(
         line=line.tolist(),
         heads=line[np.sort(first_of_zone)[:MAX_HEADS]].tolist(),
         at_best=at_best.tolist(),
+        slack=np.maximum(
+            groups.reference - np.maximum(groups.columns.per_token * edge.input_tokens, groups.columns.least), 0.0
+        ).tolist(),
         fixed=(at_best - moved).tolist(),
         locality=points["locality"].tolist(),
         zone=one.zone.tolist(),
+        region=one.place.tolist(),
         round_trip=seen.round_trip.tolist(),
         input_seconds=(np.where(priced, one.input_price, 0.0) * worth).tolist(),
         cached_seconds=(np.where(priced, cached_price, 0.0) * worth).tolist(),

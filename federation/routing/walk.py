@@ -117,8 +117,8 @@ class Look:
             scale = prefill / group.reference
         if not committed:
             least += money
-        flying = self.state.in_flight
-        limit = self.limit
+        flying, limit, floor = self.state.in_flight, self.limit, self.floor
+        wanted, leaders = self.wanted, self.leaders
         for entry in entries:
             key, row, slot, work, factor, slow = entry
             if least + key * scale > limit:
@@ -132,28 +132,21 @@ class Look:
             if not committed or flying[slot] >= committed:
                 worth += money
             # Suspicion puts last, and refuses nobody.
-            if worth - at_node + at_node * slow / factor > self.floor:
-                if ranking.at_best[number] > self.floor:
+            if worth > floor and worth - at_node + at_node * slow / factor > floor:
+                if ranking.at_best[number] > floor:
                     self.low += 1
                 else:
                     self.full += 1
                 continue
             insort(found, (worth, row, at_node, number))
-            limit = self._narrow()
+            if worth < limit and len(found) > wanted:
+                limit = found[0][0] + self.margin
+                if len(found) > leaders and found[leaders][0] < limit:
+                    limit = found[leaders][0]
+                if found[wanted][0] > limit:
+                    limit = found[wanted][0]
+                self.limit = limit
         return past == INFINITE or least + past * scale > limit
-
-    def _narrow(self) -> float:
-        found = self.found
-        best, _, at_node, number = found[0]
-        limit = best + self.near_seconds + self.near_ratio * (self.ranking.round_trip[number] + at_node)
-        if len(found) > self.leaders and found[self.leaders][0] < limit:
-            limit = found[self.leaders][0]
-        if len(found) <= self.wanted:
-            limit = INFINITE
-        elif found[self.wanted][0] > limit:
-            limit = found[self.wanted][0]
-        self.limit = limit
-        return limit
 
     @property
     def margin(self) -> float:
@@ -190,8 +183,12 @@ def walk(
     groups = ranking.groups
     groups.follow(state)
     look = Look(ranking, state, policy, tokens, answer, wanted)
-    swept, full = False, 0
-    if rows is not None:
+    swept, full, drawn = False, 0, -1
+    if policy.picker == "power_of_two" and session_slot < 0:
+        drawn = _draw(look, scalars, seed, cached, rows)
+        if drawn < 0:
+            return None
+    elif rows is not None:
         _visit(look, [scalars.slot[row] for row in rows], cached)
     elif ranking.crowded or not _descend(look, session_slot, cached):
         ranking.crowded = swept = True
@@ -212,6 +209,8 @@ def walk(
     near = 0
     if session >= 0:
         _, target, at_node, _ = held[0]
+    elif drawn >= 0:
+        _, target, at_node, _ = next(each for each in found if each[1] == drawn)
     elif policy.picker == "best":
         _, target, at_node, _ = found[0]
     else:
@@ -240,6 +239,33 @@ def _visit(look: Look, slots: Sequence[int], cached: Mapping[int, float]) -> Non
             look.at(number, group, (group.entry(slot, state),), cached.get(slot, 0.0) if cached else 0.0)
 
 
+def _draw(look: Look, scalars: Scalars, seed: int, cached: Mapping[int, float], rows: Sequence[int] | None) -> int:
+    """Looks at drawn ones until two are fit, and at a head of each failure domain; the better drawn one's row, or -1.
+
+    `rows`, where given, are those that were looked at then, in that order.
+    """
+    found, slot, passed = look.found, scalars.slot, look.ranking.rows
+    size = len(passed)
+    if rows is not None:
+        left = iter(rows)
+        while len(found) < 2 and (row := next(left, -1)) >= 0:
+            _visit(look, (slot[row],), cached)
+        drawn = found[0][1] if found else -1
+        _visit(look, [slot[row] for row in left], cached)
+        return drawn
+
+    def fits(place: int) -> bool:
+        before = len(found)
+        _visit(look, (slot[passed[place]],), cached)
+        return len(found) > before
+
+    if not size or len(chance.fitting(seed, size, fits)) < min(2, size):
+        return -1
+    drawn = found[0][1]
+    _visit_heads(look)
+    return drawn
+
+
 def _descend(look: Look, session_slot: int, cached: Mapping[int, float]) -> bool:
     """Looks at groups from the best one on; False where too many would matter."""
     ranking, state = look.ranking, look.state
@@ -248,22 +274,40 @@ def _descend(look: Look, session_slot: int, cached: Mapping[int, float]) -> bool
     if cached or session_slot >= 0:
         early = {slot for slot in (*cached, session_slot) if groups.number(slot) >= 0}
         _visit(look, sorted(early), cached)
-    at_best = ranking.at_best
+    made, filled, at_best, slack = groups.made, groups.filled, ranking.at_best, ranking.slack
     for number in ranking.line:
-        if at_best[number] > look.limit:
+        bound = at_best[number]
+        if bound > look.limit:
             break
-        group = groups.at(number, state)
-        heads: Iterable[Entry] = group.heads
+        group = made.get(number)
+        if group is None or group.filled != filled:
+            group = groups.at(number, state)
+        heads: Sequence[Entry] = group.heads
+        # What runs there adds at least this to its best.
+        if heads and bound + (heads[0][0] - group.idle) - (group.high - 1.0) * slack[number] > look.limit:
+            continue
         if early:
             heads = [entry for entry in heads if entry[2] not in early]
         if not look.at(number, group, heads, past=group.floor[0]) or len(visited) > MAX_STEPS:
             return False
-    if look.wanted and len(ranking.heads) > 1:
-        zone = ranking.zone
-        seen = {zone[each[3]] for each in look.found}
-        for number in ranking.heads:
-            if zone[number] not in seen:
-                group = groups.at(number, state)
-                look.limit = INFINITE
-                look.at(number, group, [entry for entry in group.heads[:1] if entry[1] not in visited])
+    _visit_heads(look)
     return True
+
+
+def _visit_heads(look: Look) -> None:
+    """Looks at one of each failure domain that the alternatives still lack."""
+    ranking = look.ranking
+    if not look.wanted or len(ranking.heads) <= 1:
+        return
+    zone, region = ranking.zone, ranking.region
+    seen = {zone[each[3]] for each in look.found}
+    regions = {region[each[3]] for each in look.found}
+    for number in ranking.heads:
+        if len(seen) > look.wanted and len(regions) > 1:
+            break
+        if zone[number] not in seen:
+            seen.add(zone[number])
+            regions.add(region[number])
+            group = ranking.groups.at(number, look.state)
+            look.limit = INFINITE
+            look.at(number, group, [entry for entry in group.heads[:1] if entry[1] not in look.visited])

@@ -35,7 +35,16 @@ def a_field(size: int = 0, *, policy: Policy | None = None, seed: int = 0, key: 
     base.setdefault("peak", base["latency"])
     base.setdefault("batch", np.full(size, 32.0))
     endpoints = tuple(f"http://{name}" for name in names)
-    return Field(policy=policy or Policy(), seed=seed, key=key, session="", names=names, endpoints=endpoints, **base)
+    return Field(
+        policy=policy or Policy(),
+        seed=seed,
+        key=key,
+        session="",
+        names=names,
+        endpoints=endpoints,
+        drawable=np.arange(len(names)),
+        **base,
+    )
 
 
 def drawn(picker: pickers.Picker, seeds: Sequence[int] = SEEDS, **field: Any) -> list[int]:
