@@ -207,6 +207,7 @@ class Policy:
     near_ratio: float = 0.05
     max_candidates: int = 10
     min_score: float = 0.1
+    # For requests that do not say how many they want.
     max_alternatives: int = 3
     bounds: Bounds = Bounds()
     assume: Assumptions = Assumptions()

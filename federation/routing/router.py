@@ -175,7 +175,7 @@ class Router:
         if plan.room is not None:
             admission = rations.admit(plan, plan.room, request, tokens + answer, state, seed)
         session_slot = state.session_slot(request.session_key, now) if request.session_id else -1
-        wanted = min(request.max_alternatives, 16)
+        wanted = policy.max_alternatives if request.max_alternatives is None else min(request.max_alternatives, 16)
         cached = self._cached(request, policy, tokens)
         whole = whole or request.explain is Explain.FULL or len(rows) <= KEEP_ROWS
         walked = None

@@ -537,6 +537,16 @@ def test_as_many_alternatives_are_named_as_were_asked_for_and_there_are(wanted: 
     assert len(set(ways(decision))) == len(ways(decision))
 
 
+def test_a_request_that_does_not_say_how_many_gets_as_many_as_its_policy_says() -> None:
+    nodes = [a_node(f"eu/n{i}") for i in range(6)]
+    router = a_router(a_table(*nodes))
+    router.install_policies({"few": Policy(policy_id="few", max_alternatives=1)})
+
+    assert len(router.route(a_request(policy_id="few"), 0.0).alternatives) == 1
+    assert len(router.route(a_request(policy_id="few", max_alternatives=4), 0.0).alternatives) == 4
+    assert len(router.route(a_request(), 0.0).alternatives) == 3
+
+
 # Explanations
 
 
