@@ -24,6 +24,7 @@ from federation.routing.walk import walk
 from policies.admission import Standing
 from policies.document import compile_policy, to_document
 from policies.pipeline import Selection, choose, judge
+from policies.policy import Shed, ShedStep
 from policies.pool import COLUMNS, Facts, Identity, Load, Place, Pool
 from policies.prediction import Ask
 from policies.registry import BUILT_IN, Registry
@@ -121,11 +122,13 @@ def _expected(record: Record) -> dict[str, float | None]:
 
 
 def _admission(record: Record) -> dict[str, Any] | None:
-    """What admission read; how its policy sheds stands in the policy's document."""
+    """What admission read, and the steps that it went by, which may be of another policy than the deciding one."""
     found = record.admission
     if found is None:
         return None
-    return {**_plain_fields(found.standing), "chance": found.chance}
+    steps = [[step.up_to_priority, step.from_utilization] for step in found.shed.steps]
+    shed = {"steps": steps, "full_utilization": found.shed.full_utilization}
+    return {**_plain_fields(found.standing), "chance": found.chance, "shed": shed}
 
 
 def _narrow(record: Record) -> list[bool] | None:
@@ -302,7 +305,8 @@ def replay(record: Mapping[str, Any], registry: Registry = BUILT_IN) -> ReplayRe
 
 def _admitted_again(record: Mapping[str, Any], ask: Ask) -> Iterator[str]:
     """How admission comes out differently. Records of programs that shed nobody say nothing of it."""
-    was, shed = record.get("admission"), ask.policy.shedding
+    was = record.get("admission")
+    shed = None if was is None else _shed_of(was) or ask.policy.shedding
     if was is None or shed is None:
         return
     standing = Standing(**{field.name: was[field.name] for field in fields(Standing)})
@@ -311,6 +315,14 @@ def _admitted_again(record: Mapping[str, Any], ask: Ask) -> Iterator[str]:
         yield f"chance of being shed: was {was['chance']!r}, now {again.chance!r}"
     if not again.admitted:
         yield "admission: was admitted, now shed"
+
+
+def _shed_of(admission: Mapping[str, Any]) -> Shed | None:
+    """The steps of a record; None in those of programs to which they were always the deciding policy's."""
+    shed = admission.get("shed")
+    if shed is None:
+        return None
+    return Shed(tuple(ShedStep(*step) for step in shed["steps"]), shed["full_utilization"])
 
 
 def _state(pool: Pool, load: Load) -> State:

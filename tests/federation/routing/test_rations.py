@@ -253,6 +253,26 @@ def test_reading_changes_nobodys_share() -> None:
     assert "NO_CAPACITY" in run(False)
 
 
+def test_refusals_are_counted_by_what_for_and_class_of_priority() -> None:
+    budgets = (
+        Budget(("poor",), usd_per_day=0.0),
+        Budget(("thrifty",), usd_per_day=0.0, when_exhausted=WhenExhausted.DEMOTE),
+    )
+    router = a_rationing_router(Policy("fair", shares=(Share(("*",)),), budgets=budgets), limit=2)
+    router.place(a_request(tenant_id="thrifty", priority=3), 0.0)
+    for tenant, priority in [*[("a", -2)] * 9, *[("b", 0)] * 9, *[("c", 7)] * 9, ("poor", 7)]:
+        with suppress(NoCandidate):
+            router.place(a_request(tenant_id=tenant, priority=priority), 0.0)
+
+    counted = router.rations.refusals
+
+    assert router.rations.demotions == 1
+    assert counted["budget", "high"] == 1
+    assert {kind for _, kind in counted} == {"low", "normal", "high"}
+    assert {reason for reason, _ in counted} <= {"priority", "share", "budget"}
+    assert counted.total() == router.stats.refused["NO_CAPACITY"] + router.stats.refused["BUDGET_EXHAUSTED"]
+
+
 # Policies of tenants
 
 
@@ -269,6 +289,33 @@ def test_a_tenants_policy_decides_where_a_request_names_none() -> None:
         "cost_first", "gold", "plain", "plain", "plain",
     ]  # fmt: skip
     assert policy_of("acme-1", "balanced") == "balanced"
+
+
+def test_naming_another_policy_is_no_way_around_ones_share_and_priority() -> None:
+    gold = Policy("gold", shares=(Share(("*",)),))
+    router = a_rationing_router(Policy("plain"), tenant_policies=("a=gold",))
+    router.install_policies({"plain": Policy("plain"), "gold": gold})
+
+    def flood(tenant: str, named: str) -> Counter[str]:
+        told = Counter[str]()
+        for _ in range(64):
+            try:
+                record = router.place(a_request(tenant_id=tenant, policy_id=named, priority=-1), 0.0)
+            except NoCandidate as error:
+                told[error.details.get("shed_by", "full")] += 1
+            else:
+                told[record.render().policy_id] += 1
+                assert replay(json.loads(record.to_json())).identical
+        return told
+
+    escaping = flood("a", "plain")
+
+    assert escaping["plain"] > 0
+    assert escaping["share"] > 0
+    assert escaping["full"] == 0
+    # A tenant whose own policy sheds nobody is shed by the policy that it names, and by none where it names none.
+    assert flood("b", "gold")["share"] + flood("b", "gold")["priority"] > 0
+    assert flood("b", "")["plain"] > 0
 
 
 # Budgets
