@@ -21,6 +21,7 @@ from policies import chance
 from policies.admission import (
     Exhausted,
     Standing,
+    begins,
     budgets_of,
     exhausted,
     kept_of,
@@ -117,10 +118,9 @@ class ShedRequest(NoCandidate):
     def __init__(self, admission: Admission, plan: Plan, request: RouteRequest, tokens: int) -> None:
         standing, shed = admission.standing, admission.shed
         used = standing.utilization or 0.0
-        step = next(step for step in shed.steps if standing.priority <= step.up_to_priority)
         wait = RETRY_SECONDS * (1.0 + chance.uniform(admission.seed, DRAW + 1))
         details = {"utilization": f"{used:.3f}", "priority": str(standing.priority), "shed_by": "priority"}
-        why = f"requests of priority {standing.priority} are shed from {step.from_utilization:.0%} on"
+        why = f"requests of priority {standing.priority} are shed from {begins(shed, standing):.0%} on"
         if admission.by_share:
             assert standing.share is not None
             details |= {"shed_by": "share", "tenant": request.tenant_id, "share": f"{standing.share:.3f}"}
@@ -231,11 +231,11 @@ class Rations:
 
     def admit(self, plan: Plan, room: Room, request: RouteRequest, tokens: int, state: State, seed: int) -> Admission:
         """What was read of a request's moment, where it is admitted. ShedRequest."""
-        standing = Standing(request.priority, room.utilization(state))
+        standing = Standing(request.priority, room.utilization(state), kept=kept_of(room.places))
         if room.shares:
             pool = self._pools.get(plan.pool)
             share = pool.share(request.tenant_id) if pool is not None else 0.0
-            standing = replace(standing, share=share, kept=kept_of(room.places))
+            standing = replace(standing, share=share)
         found = Admission(standing, room.shed, seed)
         if not found.admitted:
             raise ShedRequest(found, plan, request, tokens)

@@ -146,26 +146,29 @@ def test_a_tenant_that_asks_for_little_keeps_it_and_the_rest_is_divided_among_th
     assert run.tokens()["one"] == pytest.approx(run.tokens()["two"], abs=0.05)
 
 
-@pytest.mark.parametrize(("limit", "places"), [(32, 128), (None, 192)])
+@pytest.mark.parametrize(("limit", "places"), [(8, 32), (16, 64), (32, 128), (None, 192)])
 @pytest.mark.parametrize("high", [0.4, 0.7])
-def test_high_priority_loses_nothing_before_low_priority_loses_all_and_little_then(
+def test_high_priority_loses_nothing_before_low_priority_loses_all_and_at_most_a_hundredth_then(
     high: float, limit: int | None, places: int
 ) -> None:
     # Without a limit room is a batch and a half: 4 × 48. A request takes two seconds.
     capacity = places / 2
     urgent, batch = Stream("a", high * capacity, priority=5), Stream("a", 2 * capacity, priority=-1)
 
-    alone, both = (
-        Run(a_rationing_router(Policy("shed", shed=Shed()), limit=limit), streams, lasts=30.0, seed=11)
-        for streams in ([urgent], [urgent, batch])
-    )
+    lost_to_batch = []
+    for seed in range(11, 15):
+        alone, both = (
+            Run(a_rationing_router(Policy("shed", shed=Shed()), limit=limit), streams, lasts=30.0, seed=seed)
+            for streams in ([urgent], [urgent, batch])
+        )
+        # Whenever it lost one, low priority was shed as a whole already: from 85 % on, or earlier in a small pool.
+        lost = [error for error in both.refusals if getattr(error, "request", batch).priority == 5]
+        assert all(float(error.details["utilization"]) >= 0.95 for error in lost)
+        assert both.kept(batch) < 0.35
+        lost_to_batch.append(alone.kept(urgent) - both.kept(urgent))
 
-    # Whenever it lost one, low priority was shed as a whole already: from 85 % on.
-    lost = [error for error in both.refusals if getattr(error, "request", batch).priority == 5]
-    assert all(float(error.details["utilization"]) >= 0.95 for error in lost)
-    # What was admitted before that runs on for a while, and a small pool has few places between the steps.
-    assert both.kept(urgent) >= alone.kept(urgent) - 0.02
-    assert both.kept(batch) < 0.35
+    # What was admitted of the batch runs on while a burst arrives; for that some places are kept.
+    assert sum(lost_to_batch) / len(lost_to_batch) <= 0.01
 
 
 def test_priorities_are_shed_lowest_first() -> None:
