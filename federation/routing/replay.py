@@ -97,6 +97,7 @@ def entry(record: Record) -> dict[str, Any]:
         "admission": _admission(record),
         "code": record.code.tolist(),
         "narrow": _narrow(record),
+        "told": _told(record),
         "decision": {
             "target": names[0],
             "alternatives": list(names[1:]),
@@ -114,6 +115,30 @@ def _visited(record: Record) -> list[int] | None:
         return None
     places: list[int] = np.searchsorted(record.rows, record.looked).tolist()
     return places
+
+
+def _told(record: Record) -> dict[str, Any]:
+    """What nothing is computed from, and `explain` shows: words, ways to the candidates, ages of their signals."""
+    plan, table = record.plan, record.table
+    decision = record.render(Explain.SUMMARY)
+    deployed = [table.compiled.deployed[row] for row in record.rows.tolist()]
+    asked = plan.asked if plan.asked is not None and plan.asked != plan.model else None
+    return {
+        "request": {"model_id": record.request.model_id, "origin_region": record.request.origin_region},
+        "asked": None if asked is None else _plain_fields(asked),
+        "reasoning": decision.reasoning,
+        "stages": [[stage.name, stage.detail, stage.remaining] for stage in decision.stages],
+        "stale_regions": list(decision.stale_regions),
+        "ways": [
+            [d.served_model_name, d.zone, d.ingress_endpoint if plan.origin_region != d.region_id else ""]
+            for d in deployed
+        ],
+        "intervals": [list(record.interval(place)) for place in range(len(deployed))],
+        "ages": {
+            kind: _column(np.maximum(0.0, record.now - np.where(np.isfinite(times), times, np.nan)[record.rows]))
+            for kind, times in table.signals.items()
+        },
+    }
 
 
 def _expected(record: Record) -> dict[str, float | None]:
