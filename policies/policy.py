@@ -116,6 +116,8 @@ class Split:
 
     percent: float
     narrow: Narrow = Narrow()
+    # Another model, of the same equivalence class. Which model answers is the caller's to say: requests that do not
+    # allow substitutes keep theirs, within this narrowing.
     model_id: str = ""
 
 
