@@ -40,6 +40,7 @@ from federation.api.listening import (
     Address,
     Certificates,
     StartError,
+    Unreachable,
     bind,
     check_free,
     check_plain_text,
@@ -50,6 +51,7 @@ from federation.api.policy import PolicyService
 from federation.api.routing import RoutingService
 from federation.api.watching import FleetWatch
 from federation.bookkeeper import Bookkeeper
+from federation.cli.failure import ExitCode
 from federation.config import ConfigError, SecuritySettings, Settings, masked
 from federation.edge.service_config import TlsOptions
 from federation.feed import CatalogFeed
@@ -391,7 +393,7 @@ async def control_plane(
         if plane.decision_log is not None:
             stack.callback(plane.decision_log.close)
         plane.address = bind(plane.server, listen, plane.certificates)
-        with told(store_url(settings.store)):
+        with told():
             await plane.prepare()
         stack.push_async_callback(plane.bookkeeper.close)
         plane.admin_address = await _serve_admin(plane, admin, stack)
@@ -485,13 +487,19 @@ async def serve(
 
 
 def run(settings: Settings) -> int:
-    """`fairway serve`: the exit code, 2 for settings that cannot be used, 1 where the server cannot start."""
+    """`fairway serve`: the exit code; a server that cannot start leaves one line on stderr.
+
+    2 for settings that cannot be used, 4 where what it needs does not answer, 6 for what else is in the way.
+    """
     logs.configure(settings.telemetry)
     try:
         return asyncio.run(serve(settings))
-    except ConfigError as e:
+    except (ConfigError, StartError) as e:
         sys.stderr.write(f"fairway: {e}\n")
-        return 2
-    except StartError as e:
-        sys.stderr.write(f"fairway: {e}\n")
-        return 1
+        match e:
+            case ConfigError():
+                return ExitCode.USAGE
+            case Unreachable():
+                return ExitCode.UNREACHABLE
+            case _:
+                return ExitCode.CONFLICT

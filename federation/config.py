@@ -7,6 +7,7 @@ A setting is described here once; the chart's values, `fairway config show` and 
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import json
 import re
 import tomllib
@@ -14,21 +15,32 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from federation.violations import ID, TENANT_POLICY, WITHHELD, words
 
 ENV_PREFIX = "FAIRWAY_"
 _NO_FLAGS: Mapping[str, object] = MappingProxyType({})
 
-Id = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9._]*[a-z0-9])?$", max_length=63)]
+
+def _network(text: str) -> str:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as e:
+        raise ValueError(f"{e}; write it as 10.0.0.0/8 or fd00::/8") from None
+    return text
+
+
+Id = Annotated[str, Field(pattern=ID, max_length=63)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Ratio = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 # The tenant's glob ends at the last "=": policies' names hold none.
-TenantPolicy = Annotated[
-    str, Field(pattern=r"^[^,]+=[a-z0-9]([-a-z0-9._]*[a-z0-9])?$", max_length=255, examples=["acme-*=gold"])
-]
+TenantPolicy = Annotated[str, Field(pattern=TENANT_POLICY, max_length=255, examples=["acme-*=gold"])]
+Network = Annotated[str, AfterValidator(_network)]
+Scheme = Literal["http", "https", "grpc", "grpcs"]
 
 
 class Section(BaseModel):
@@ -82,10 +94,10 @@ class HealthSettings(Section):
     degraded_kv_cache_utilization: Ratio = Field(default=0.95, description="Used share of the KV cache.")
     worst_latency_seconds: Seconds = Field(default=60.0, description="What a failed call counts as.")
     slow_start_seconds: Seconds = Field(default=30.0, description="Ramp after a circuit closes.")
-    allowed_schemes: tuple[str, ...] = Field(
+    allowed_schemes: tuple[Scheme, ...] = Field(
         default=("http", "https", "grpc", "grpcs"), description="Schemes that a registered endpoint may have."
     )
-    allowed_cidrs: tuple[str, ...] = Field(
+    allowed_cidrs: tuple[Network, ...] = Field(
         default=(), description="Networks that a registered endpoint may resolve to. Empty: all but link-local."
     )
 
@@ -126,7 +138,7 @@ class RoutingSettings(Section):
 class PeeringSettings(Section):
     peers: tuple[str, ...] = Field(default=(), description="Addresses of other control planes.")
     exports: tuple[str, ...] = Field(default=(), description="Model ids (globs) that peers are told of. Empty: all.")
-    withhold: tuple[Annotated[str, Field(pattern=r"^[^@\s]+@[A-Z0-9][-A-Z0-9_]*$", max_length=300)], ...] = Field(
+    withhold: tuple[Annotated[str, Field(pattern=WITHHELD, max_length=300)], ...] = Field(
         default=(),
         description="GLOB@JURISDICTION: models that peers there, or of unknown jurisdiction, are not told of.",
     )
@@ -150,10 +162,10 @@ class SecuritySettings(Section):
 
 
 class TelemetrySettings(Section):
-    log_level: str = Field(
-        default="info", pattern="^(debug|info|warning|error)$", description="Least level that is logged."
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least level that is logged."
     )
-    log_format: str = Field(default="auto", pattern="^(auto|json|pretty)$", description="auto: pretty on a terminal.")
+    log_format: Literal["auto", "json", "pretty"] = Field(default="auto", description="auto: pretty on a terminal.")
     otlp_endpoint: str = Field(default="", description="Collector for spans and metrics (host:port). Empty: none.")
     trace_sample: Ratio = Field(
         default=0.01, description="Share of calls that get a span when nobody upstream decided."
@@ -318,7 +330,7 @@ def _did_you_mean(word: str, known: Iterable[str]) -> str:
 def _first_violation(error: ValidationError, origins: Mapping[str, str]) -> str:
     violation = error.errors(include_url=False)[0]
     where = [str(part) for part in violation["loc"]]
-    message = violation["msg"].removeprefix("Value error, ")
+    message = words(violation)
     if not where:
         return message
     key = ".".join(where[:2])
@@ -346,7 +358,7 @@ def masked(url: str) -> str:
     """A database URL without its password, in its user part or in its query."""
     # Up to the last @, since a password that somebody forgot to escape may hold one, or a slash.
     url = re.sub(r"(://[^:/@?#]*):.*@", r"\1:***@", url)
-    return re.sub(r"([?&](?:password|sslpassword|sslkey)=)[^&#]*", r"\1***", url)
+    return re.sub(r"([?&](?:password|sslpassword|sslkey)=)[^&#\s]*", r"\1***", url)
 
 
 # Shown with their secret part replaced, and never repeated in an error.

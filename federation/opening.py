@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from catalog.errors import CatalogError, NotOwner
+from catalog.errors import CatalogError, NotOwner, StoreReadOnly, StoreUnavailable
 from catalog.sql import schema
 from catalog.sql.store import open_store
 from catalog.store import CatalogStore
-from federation.api.listening import StartError
+from federation.api.listening import StartError, Unreachable
 from federation.config import ConfigError, RoutingSettings, Settings, StoreSettings, masked
 from federation.plugins import PluginError, load_registry
 from federation.routing.decisions import DecisionLog
@@ -34,9 +34,9 @@ def store_url(settings: StoreSettings) -> str:
 
 
 async def opened_store(settings: Settings, wall: Callable[[], float]) -> CatalogStore:
-    """The store of the settings, its schema upgraded where they say so. ConfigError, StartError."""
+    """The store of the settings, its schema upgraded where they say so. ConfigError, StartError, Unreachable."""
     url = store_url(settings.store)
-    with told(url):
+    with told():
         if settings.store.migrate:
             wait = SQLITE_WAIT_SECONDS if url.startswith("sqlite") else schema.WAIT_SECONDS
             await asyncio.to_thread(schema.upgrade, url, wait_seconds=wait)
@@ -44,16 +44,20 @@ async def opened_store(settings: Settings, wall: Callable[[], float]) -> Catalog
 
 
 @contextmanager
-def told(url: str) -> Iterator[None]:
+def told() -> Iterator[None]:
     """What a store raises at the start, as the line that an operator reads."""
     try:
         yield
     except NotOwner as e:
         raise StartError(f"region.id: {e}; two control planes need two ids") from None
+    except StoreUnavailable as e:
+        # They begin with the database's URL, which may hold a password in its query.
+        kind = StartError if isinstance(e, StoreReadOnly) else Unreachable
+        raise kind(f"store.url: {masked(str(e))}") from None
     except CatalogError as e:
-        raise StartError(f"store.url: {masked(url)}: {e}") from None
+        raise StartError(f"store.url: {masked(str(e))}") from None
     except ValueError as e:
-        raise ConfigError(f"store.url: {e}") from None
+        raise ConfigError(str(e)) from None
 
 
 def loaded_registry(fail: Callable[[str, str], None]) -> Registry:

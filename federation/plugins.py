@@ -28,6 +28,9 @@ from policies.prediction import Ask, Prediction
 from policies.registry import BUILT_IN, Registry
 from policies.scorers import Scorer
 
+# Groups of entry points, with what each brings.
+GROUPS = {"fairway.scorers": "scorer", "fairway.filters": "filter", "fairway.pickers": "picker"}
+
 
 class PluginError(Exception):
     """A plug-in that cannot be loaded; the message names it and what to do."""

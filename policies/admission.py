@@ -19,7 +19,8 @@ SLACK = 0.02
 # What is kept of the room for tenants up to their fair share: a flood is wholly shed below it, whatever its priority,
 # so that there is a place when one of the others comes (trunk reservation). They find n places full with a chance of
 # about (their part of the load) ** n: six lose under 2 % even to half of the load, in a pool of any size. A small pool
-# keeps no more than a quarter; large ones a twentieth, since measured load lags.
+# keeps no more than a quarter; large ones a twentieth, since measured load lags. As much is kept for the highest
+# priorities from all lower ones: what was admitted of these runs on while a burst of those arrives.
 KEPT_PLACES = 6.0
 MIN_KEPT, MAX_KEPT = 0.05, 0.25
 
@@ -33,26 +34,27 @@ class Standing:
     utilization: float | None
     # Tokens that were lately admitted for its tenant, over its fair share of all; None: tenants are not told apart.
     share: float | None = None
-    # The share of the room that is kept for tenants up to their fair share; see `kept_of`.
+    # The share of the room that is kept for tenants up to their fair share, and for the highest step; see `kept_of`.
     kept: float = 0.0
 
 
 def shed_chance(shed: Shed, standing: Standing) -> float:
     """The chance, 0..1, with which a request is shed.
 
-    Where tenants are told apart, those above their fair share meet the steps in a room that is smaller by what is
-    kept, and those up to it climb the same steps again, from where all of the others' requests are shed.  What counts
-    as up to the share gives way by SLACK while the room above a step fills, so that floods that are held at their
-    shares leave some of it free.
+    All but the last step are met in a room that is smaller by what is kept.  Where tenants are told apart, those above
+    their fair share meet all steps there, and those up to it climb the same steps again, from where all of the others'
+    requests are shed.  What counts as up to the share gives way by SLACK while the room above a step fills, so that
+    floods that are held at their shares leave some of it free.
     """
     used = standing.utilization
     ramp = _ramp(shed, standing.priority)
     if used is None or ramp is None:
         return 0.0
     start, end = ramp
-    if standing.share is None:
-        return _within(used, start, end)
     left = 1.0 - standing.kept
+    if standing.share is None:
+        left = 1.0 if end == shed.full_utilization else left
+        return _within(used, left * start, left * end)
     chance = _within(used, left * start, left * end)
     if chance == 0.0:
         return 0.0
@@ -61,8 +63,17 @@ def shed_chance(shed: Shed, standing: Standing) -> float:
     return above * chance + (1.0 - above) * _within(used - again, start, end)
 
 
+def begins(shed: Shed, standing: Standing) -> float:
+    """The utilization from which a request of this standing may be shed; infinite where it never is."""
+    ramp = _ramp(shed, standing.priority)
+    if ramp is None:
+        return float("inf")
+    spared = standing.share is None and ramp[1] == shed.full_utilization
+    return ramp[0] if spared else ramp[0] * (1.0 - standing.kept)
+
+
 def kept_of(places: float) -> float:
-    """The share of a room of so many requests that is kept for tenants up to their fair share."""
+    """The share of a room of so many requests that is kept for tenants up to their fair share, and high priorities."""
     return min(MAX_KEPT, max(MIN_KEPT, KEPT_PLACES / max(1.0, places)))
 
 

@@ -116,6 +116,8 @@ class Split:
 
     percent: float
     narrow: Narrow = Narrow()
+    # Another model, of the same equivalence class. Which model answers is the caller's to say: requests that do not
+    # allow substitutes keep theirs, within this narrowing.
     model_id: str = ""
 
 
@@ -207,6 +209,7 @@ class Policy:
     near_ratio: float = 0.05
     max_candidates: int = 10
     min_score: float = 0.1
+    # For requests that do not say how many they want.
     max_alternatives: int = 3
     bounds: Bounds = Bounds()
     assume: Assumptions = Assumptions()

@@ -82,7 +82,8 @@ class RouteRequest:
     node_labels: tuple[tuple[str, str], ...] = ()
     allow_substitutes: bool = False
     policy_id: str = ""
-    max_alternatives: int = 3
+    # None: as many as the policy says.
+    max_alternatives: int | None = None
     explain: Explain = Explain.SUMMARY
     _shape: tuple[object, ...] | None = field(default=None, init=False, repr=False, compare=False)
 

@@ -125,6 +125,20 @@ class Figures:
                 lambda: _counts(stats.rejected),
             ),
             Family(
+                "route_shed",
+                counter,
+                "Requests refused for lack of capacity (`priority`, `share` of their tenant) or money (`budget`).",
+                ("reason", "priority_class"),
+                lambda: sorted(self._router.rations.refusals.items()),
+            ),
+            Family(
+                "route_demoted",
+                counter,
+                "Decisions with a lower priority, and by price alone, since their tenant's budget is spent.",
+                (),
+                _one(lambda: self._router.rations.demotions),
+            ),
+            Family(
                 "shadow_decisions",
                 counter,
                 "Decisions that a shadow policy made beside the live one, by whether it would have done the same.",

@@ -37,6 +37,10 @@ class StartError(Exception):
     """The server cannot start, though its settings are well-formed; the message is one line with the way out."""
 
 
+class Unreachable(StartError):
+    """What the server needs at its start does not answer, or not in time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """Where to listen; port 0 takes a free one."""

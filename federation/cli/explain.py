@@ -40,16 +40,18 @@ def explain(
         with remote.connect() as to:
             told = to.ask(to.routing.GetDecision, GetDecisionRequest(decision_id=decision_id))
     names = [candidate.target.deployment for candidate in told.decision.candidates if candidate.eligible]
-    answer(told, out, names=names, people=lambda wide: show_explanation(told, wide=wide, measured=log is None))
+    answer(told, out, names=names, people=lambda wide: show_explanation(told, wide=wide))
 
 
 def _from_log(log: Path, decision_id: str) -> Any:
-    from federation.cli.records import UNREADABLE, explanation, records, unreadable
+    from federation.cli.records import UNREADABLE, explanation, records, registry, require_plugins, unreadable
 
     for number, record in records(log):
         if record.get("decision_id") == decision_id:
+            known = registry()
+            require_plugins(log, number, record, known)
             try:
-                return explanation(record)
+                return explanation(record, known)
             except UNREADABLE as error:
                 raise unreadable(log, number, error) from error
     raise Failure(
@@ -67,14 +69,16 @@ def replay(
     ] = False,
 ) -> None:
     """Make the decisions of a log again, from the values that they read then, and compare."""
-    from federation.cli.records import UNREADABLE, records, unreadable
+    from federation.cli.records import UNREADABLE, records, registry, require_plugins, unreadable
     from federation.routing.replay import replay as again
 
     total = 0
     different: list[dict[str, Any]] = []
+    known = registry()
     for number, record in records(log):
+        require_plugins(log, number, record, known)
         try:
-            result = again(record)
+            result = again(record, known)
         except UNREADABLE as error:
             raise unreadable(log, number, error) from error
         total += 1

@@ -18,6 +18,7 @@ from federation.cli.wiring import command
 if TYPE_CHECKING:
     from federation.routing.preview import TokenPrice
     from policies.policy import Policy
+    from policies.registry import Registry
 
 
 def show_preview(policy_id: str, told: Any) -> None:
@@ -85,18 +86,20 @@ def preview(
     """Make the decisions of a log again under another policy, other prices or without a region. Asks no server."""
     from federation.api.convert.previews import preview_to
     from federation.cli.conditions import failing
-    from federation.cli.records import UNREADABLE, records, unreadable
+    from federation.cli.records import UNREADABLE, records, registry, require_plugins, unreadable
     from federation.routing.preview import Preview, WhatIf, decide_again
 
-    what_if = WhatIf(_policy(policy), frozenset(without_region or ()), _prices(prices))
+    known = registry()
+    what_if = WhatIf(_policy(policy, known), frozenset(without_region or ()), _prices(prices))
     found = Preview()
     try:
         failing(fail_if, found.figures()) if fail_if else ""
     except ValueError as error:
         raise usage(f"--fail-if: {error}") from error
     for number, record in records(log):
+        require_plugins(log, number, record, known)
         try:
-            found.add(decide_again(record, what_if))
+            found.add(decide_again(record, what_if, known))
         except UNREADABLE as error:
             raise unreadable(log, number, error) from error
     told = preview_to(found)
@@ -107,7 +110,7 @@ def preview(
         raise Failure(f"{holds} holds", ExitCode.CHECK_FAILED)
 
 
-def _policy(file: Path | None) -> Policy | None:
+def _policy(file: Path | None, known: Registry) -> Policy | None:
     from federation.cli.documents import load_mapping
     from policies.document import compile_policy
     from policies.errors import InvalidPolicy
@@ -115,7 +118,7 @@ def _policy(file: Path | None) -> Policy | None:
     if file is None:
         return None
     try:
-        return compile_policy(file.stem, load_mapping(file))
+        return compile_policy(file.stem, load_mapping(file), registry=known)
     except InvalidPolicy as error:
         told = [f"{path}: {message}" for path, message in error.violations]
         raise Failure(f"{file} is no policy that can be used", ExitCode.USAGE, details=told) from error

@@ -30,9 +30,7 @@ def loaded(path: Path | None, flags: dict[str, object], code: ExitCode) -> Loade
     try:
         return load_with_origins(path, os.environ, flags)
     except ConfigError as error:
-        raise Failure(
-            str(error), code, hint="`fairway config show --origin` shows each setting and where it is from"
-        ) from error
+        raise Failure(str(error), code) from error
 
 
 @command(app, "check")

@@ -206,12 +206,11 @@ def _rejections(candidates: Sequence[Any], *, several: bool, wide: bool) -> Tabl
 # --- explain ---
 
 
-def show_explanation(answer: Any, *, wide: bool, measured: bool = True) -> None:
-    """Everything of a decision: what was asked, each candidate with each term, who is left out, what came of it.
-
-    `measured` is false where the ages of signals are not known, as in a log.
-    """
+def show_explanation(answer: Any, *, wide: bool) -> None:
+    """Everything of a decision: what was asked, each candidate with each term, who is left out, what came of it."""
     decision, request = answer.decision, answer.request
+    # Logs of older programs have no ages.
+    measured = any(each.signal_ages for each in decision.candidates)
     lines = [
         ("made at", f"{moment(decision, 'decide_time')} UTC"),
         ("asked", _asked(request)),

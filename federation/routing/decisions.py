@@ -221,8 +221,7 @@ class Record:
         via_gateway = bool(deployed.ingress_endpoint) and self.plan.origin_region != deployed.region_id
         scores = told.scores
         asked = self.plan.asked
-        # Kept at the first telling, which is when the decision is made: what is learned later must not change it.
-        early, late = self._intervals.setdefault(place, self.spread.interval(int(pool.slot[row])))
+        early, late = self.interval(place)
         return Choice(
             region_id=deployed.region_id,
             node_id="" if via_gateway else deployed.node_id,
@@ -245,6 +244,11 @@ class Record:
                 else differences(asked, pool.models[int(pool.model[row])])
             ),
         )
+
+    def interval(self, place: int) -> tuple[float, float]:
+        """The 5th and 95th percentile of measured over predicted time at the node, of one of `rows`."""
+        # Kept at the first telling, which is when the decision is made: what is learned later must not change it.
+        return self._intervals.setdefault(place, self.spread.interval(int(self.table.pool.slot[self.rows[place]])))
 
     def candidates(self) -> tuple[Candidate, ...]:
         """Every kept candidate that the caller may know of: the eligible by score, then the rejected by name."""

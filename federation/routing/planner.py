@@ -100,9 +100,19 @@ class Planner:
         return len(self._plans)
 
     def plan(
-        self, request: RouteRequest, policy: Policy, table: Table, state: State, unix_time: float, seed: int
+        self,
+        request: RouteRequest,
+        policy: Policy,
+        terms: Policy,
+        table: Table,
+        state: State,
+        unix_time: float,
+        seed: int,
     ) -> Plan:
-        """The plan for a request. NoCandidate for an unknown model or capability, and where a rule refuses."""
+        """The plan for a request that is shed by `terms`.
+
+        NoCandidate for an unknown model or capability, and where a rule refuses.
+        """
         effect: rules.Effect | None = None
         assume = policy.assume
         tokens = assume.input_tokens if request.input_tokens is None else request.input_tokens
@@ -122,7 +132,7 @@ class Planner:
         found = self._plans.get(key)
         if found is None:
             effect = effect or rules.Effect(policy, request)
-            found = self._make(request, effect, table, tokens, answer, unix_time, state.mean_tokens)
+            found = self._make(request, effect, terms, table, tokens, answer, unix_time, state.mean_tokens)
             self._plans[key] = found
             self._rows_planned += len(found.rows)
             while len(self._plans) > MAX_PLANS or (self._rows_planned > MAX_ROWS and len(self._plans) > 1):
@@ -133,6 +143,7 @@ class Planner:
         self,
         request: RouteRequest,
         effect: rules.Effect,
+        terms: Policy,
         table: Table,
         tokens: int,
         answer: int,
@@ -188,7 +199,7 @@ class Planner:
             origin_region=origin_region,
             ranking=ranking,
             scalars=flat,
-            room=room_of(policy, ranking.rows.tolist(), table.pool.slot, flat.batch, flat.limit),
+            room=room_of(terms, ranking.rows.tolist(), table.pool.slot, flat.batch, flat.limit),
             pool=model.model_id if model is not None else request.capability,
         )
 

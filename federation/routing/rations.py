@@ -6,23 +6,24 @@ Reading (`within_budget`, `admit`) changes nothing; what was admitted and asked 
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from federation.routing.ledger import Ledger, period_ends
+from federation.routing.shares import Shares
 from federation.routing.state import IN_FLIGHT, RUNNING, State
 from policies import chance
 from policies.admission import (
     Exhausted,
     Standing,
+    begins,
     budgets_of,
     exhausted,
-    fair_level,
     kept_of,
     named,
     over,
@@ -30,7 +31,7 @@ from policies.admission import (
     weight_of,
 )
 from policies.errors import NoCandidate
-from policies.policy import Budget, Policy, Shed, WhenExhausted
+from policies.policy import Budget, Policy, Share, Shed, WhenExhausted
 from policies.pool import IntArray
 from policies.types import Outcome, Phase, Result, RouteRequest
 
@@ -38,16 +39,8 @@ if TYPE_CHECKING:
     from federation.routing.decisions import Record
     from federation.routing.planner import Plan
 
-# What counts as lately. Shorter, and the noise of single requests decides who is above its share; longer, and a tenant
-# that comes back waits for what it took before.
-HALF_LIFE_SECONDS = 30.0
-# Levels are drawn anew so often; sorting 256 accounts takes about 50 microseconds.
-LEVEL_SECONDS = 0.05
-# Tenants told apart in a pool, and pools; who asked least lately goes first.
-MAX_ACCOUNTS = 256
+# Pools of shares; the oldest goes first.
 MAX_POOLS = 4_096
-# Weights of the past grow until they are taken down to 1 again; doubles hold far more.
-MAX_GROWTH = 2.0**64
 # Batches that count as room where no limit is declared: a short queue keeps an engine busy.
 BATCHES = 1.5
 # Which of a seed's draws decides; the pickers use the first few, shadows' samples another.
@@ -66,6 +59,7 @@ class Room:
     slots: IntArray
     places: float
     shed: Shed
+    shares: tuple[Share, ...]
 
     def utilization(self, state: State) -> float | None:
         """The share of the room in use; over 1 where requests queue. None: there is none."""
@@ -75,16 +69,14 @@ class Room:
         return float(busy.sum()) / self.places
 
 
-def room_of(
-    policy: Policy, rows: Iterable[int], slots: IntArray, batch: list[float], limit: list[float]
-) -> Room | None:
-    """The room of some rows of a table; None where the policy sheds nobody."""
-    shed = policy.shedding
+def room_of(terms: Policy, rows: Iterable[int], slots: IntArray, batch: list[float], limit: list[float]) -> Room | None:
+    """The room of some rows of a table; None where the policy of `Rations.terms` sheds nobody."""
+    shed = terms.shedding
     if shed is None:
         return None
     kept = list(rows)
     places = sum(min(limit[row], BATCHES * batch[row]) for row in kept)
-    return Room(slots[np.array(kept, dtype=np.int64)], places, shed)
+    return Room(slots[np.array(kept, dtype=np.int64)], places, shed, terms.shares)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +118,9 @@ class ShedRequest(NoCandidate):
     def __init__(self, admission: Admission, plan: Plan, request: RouteRequest, tokens: int) -> None:
         standing, shed = admission.standing, admission.shed
         used = standing.utilization or 0.0
-        step = next(step for step in shed.steps if standing.priority <= step.up_to_priority)
         wait = RETRY_SECONDS * (1.0 + chance.uniform(admission.seed, DRAW + 1))
         details = {"utilization": f"{used:.3f}", "priority": str(standing.priority), "shed_by": "priority"}
-        why = f"requests of priority {standing.priority} are shed from {step.from_utilization:.0%} on"
+        why = f"requests of priority {standing.priority} are shed from {begins(shed, standing):.0%} on"
         if admission.by_share:
             assert standing.share is not None
             details |= {"shed_by": "share", "tenant": request.tenant_id, "share": f"{standing.share:.3f}"}
@@ -146,63 +137,6 @@ class ShedRequest(NoCandidate):
         self.tokens = tokens
 
 
-@dataclass(slots=True)
-class Account:
-    """One tenant in a pool: tokens asked for and admitted, in the pool's growing weights."""
-
-    weight: float
-    asked: float = 0.0
-    admitted: float = 0.0
-
-
-@dataclass(slots=True)
-class Shares:
-    """Tokens of tenants in one pool, fading.
-
-    New tokens weigh more rather than old ones less (Cormode et al., Forward Decay, 2009): only ratios are read, and so
-    nothing has to be touched as time passes.
-    """
-
-    landmark: float
-    accounts: dict[str, Account] = field(default_factory=dict)
-    level: float = float("inf")
-    drawn: float = float("-inf")
-
-    def share(self, tenant: str) -> float:
-        """What a tenant was admitted lately over its fair share; 0 for one that is new."""
-        found = self.accounts.get(tenant)
-        if found is None or found.admitted == 0.0:
-            return 0.0
-        return found.admitted / (found.weight * self.level) if self.level > 0.0 else float("inf")
-
-    def add(self, tenant: str, weight: float, tokens: float, admitted: bool, now: float) -> None:
-        growth = 2.0 ** ((now - self.landmark) / HALF_LIFE_SECONDS)
-        if growth > MAX_GROWTH:
-            self._renew(now, growth)
-            growth = 1.0
-        account = self.accounts.get(tenant)
-        if account is None:
-            if len(self.accounts) >= MAX_ACCOUNTS:
-                del self.accounts[min(self.accounts, key=lambda name: (self.accounts[name].asked, name))]
-            account = self.accounts[tenant] = Account(weight)
-        account.weight = weight
-        account.asked += tokens * growth
-        account.admitted += tokens * growth * admitted
-        if now - self.drawn >= LEVEL_SECONDS:
-            self.drawn = now
-            self.level = fair_level((a.weight, a.asked, a.admitted) for a in self.accounts.values())
-
-    def _renew(self, now: float, growth: float) -> None:
-        """Takes the weights down to 1; who has not asked for long is forgotten."""
-        for name, account in list(self.accounts.items()):
-            account.asked /= growth
-            account.admitted /= growth
-            if account.asked < 1e-6:
-                del self.accounts[name]
-        self.level /= growth
-        self.landmark = now
-
-
 class Rations:
     """Budgets and shares of one router's tenants."""
 
@@ -217,6 +151,9 @@ class Rations:
         self._pools: OrderedDict[str, Shares] = OrderedDict()
         # Whether any policy has a budget: without one, nobody's is looked up.
         self.budgeted = False
+        # Refusals by (what for, class of priority), and decisions that a spent budget demoted.
+        self.refusals: Counter[tuple[str, str]] = Counter()
+        self.demotions = 0
 
     def install(self, policies: Mapping[str, Policy]) -> None:
         self._policies = policies
@@ -236,6 +173,16 @@ class Rations:
             if len(self._homes) > MAX_TENANTS:
                 self._homes.popitem(last=False)
         return found
+
+    def terms(self, request: RouteRequest, policy: Policy) -> Policy:
+        """The policy by whose shares and steps a request is shed: its tenant's own, whatever policy it names.
+
+        The one that decides, where the tenant's own sheds nobody.
+        """
+        if not request.policy_id:
+            return policy
+        home = self._policies.get(self.home(request.tenant_id))
+        return policy if home is None or not (home.shares or home.shed) else home
 
     def budgets(self, tenant: str, policy: Policy) -> tuple[Budget, ...]:
         """What binds a tenant: the deciding policy's budgets, and always its own policy's, whatever a request names."""
@@ -284,11 +231,11 @@ class Rations:
 
     def admit(self, plan: Plan, room: Room, request: RouteRequest, tokens: int, state: State, seed: int) -> Admission:
         """What was read of a request's moment, where it is admitted. ShedRequest."""
-        standing = Standing(request.priority, room.utilization(state))
-        if plan.policy.shares:
+        standing = Standing(request.priority, room.utilization(state), kept=kept_of(room.places))
+        if room.shares:
             pool = self._pools.get(plan.pool)
             share = pool.share(request.tenant_id) if pool is not None else 0.0
-            standing = replace(standing, share=share, kept=kept_of(room.places))
+            standing = replace(standing, share=share)
         found = Admission(standing, room.shed, seed)
         if not found.admitted:
             raise ShedRequest(found, plan, request, tokens)
@@ -298,24 +245,32 @@ class Rations:
 
     def claimed(self, record: Record, now: float) -> None:
         """Counts an admitted request's tokens, and charges what it is estimated to cost."""
-        if record.plan.policy.shares:
-            self._count(record.plan, record.request, record.tokens + record.answer, True, now)
+        self.demotions += bool(record.demotion)
+        if record.plan.room is not None:
+            self._count(record.plan, record.plan.room, record.request, record.tokens + record.answer, True, now)
         if self.budgeted and self.budgets(record.request.tenant_id, record.plan.policy):
             record.charges = {}
             self.recharge(record, 0, estimated(record, 0))
 
-    def shed(self, error: ShedRequest, now: float) -> None:
-        """Counts what was asked for by who was shed."""
-        if error.plan.policy.shares:
-            self._count(error.plan, error.request, error.tokens, False, now)
+    def refused(self, error: NoCandidate, request: RouteRequest, now: float) -> None:
+        """Counts who was refused for lack of capacity or money, and what was asked for by who was shed."""
+        if error.reason == "BUDGET_EXHAUSTED":
+            self.refusals["budget", priority_class(request.priority)] += 1
+        if not isinstance(error, ShedRequest):
+            return
+        self.refusals[error.details["shed_by"], priority_class(error.request.priority)] += 1
+        if error.plan.room is not None:
+            self._count(error.plan, error.plan.room, error.request, error.tokens, False, now)
 
-    def _count(self, plan: Plan, request: RouteRequest, tokens: int, admitted: bool, now: float) -> None:
+    def _count(self, plan: Plan, room: Room, request: RouteRequest, tokens: int, admitted: bool, now: float) -> None:
+        if not room.shares:
+            return
         pool = self._pools.get(plan.pool)
         if pool is None:
             pool = self._pools[plan.pool] = Shares(now)
             if len(self._pools) > MAX_POOLS:
                 self._pools.popitem(last=False)
-        weight = weight_of(plan.policy.shares, request.tenant_id)
+        weight = weight_of(room.shares, request.tenant_id)
         pool.add(request.tenant_id, weight, max(1.0, float(tokens)), admitted, now)
 
     def recharge(self, record: Record, attempt: int, usd: float) -> None:
@@ -379,6 +334,11 @@ def _span(seconds: float) -> str:
     if hours < 1:
         return f"{seconds / 60:.0f} min"
     return f"{hours:.0f} h" if hours < 48 else f"{hours / 24:.0f} days"
+
+
+def priority_class(priority: int) -> str:
+    """Priorities as metrics tell them apart: callers choose the numbers."""
+    return "high" if priority > 0 else "low" if priority < 0 else "normal"
 
 
 def place_of(record: Record, attempt: int) -> int:

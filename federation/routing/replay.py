@@ -24,6 +24,7 @@ from federation.routing.walk import walk
 from policies.admission import Standing
 from policies.document import compile_policy, to_document
 from policies.pipeline import Selection, choose, judge
+from policies.policy import Shed, ShedStep
 from policies.pool import COLUMNS, Facts, Identity, Load, Place, Pool
 from policies.prediction import Ask
 from policies.registry import BUILT_IN, Registry
@@ -96,6 +97,7 @@ def entry(record: Record) -> dict[str, Any]:
         "admission": _admission(record),
         "code": record.code.tolist(),
         "narrow": _narrow(record),
+        "told": _told(record),
         "decision": {
             "target": names[0],
             "alternatives": list(names[1:]),
@@ -115,17 +117,43 @@ def _visited(record: Record) -> list[int] | None:
     return places
 
 
+def _told(record: Record) -> dict[str, Any]:
+    """What nothing is computed from, and `explain` shows: words, ways to the candidates, ages of their signals."""
+    plan, table = record.plan, record.table
+    decision = record.render(Explain.SUMMARY)
+    deployed = [table.compiled.deployed[row] for row in record.rows.tolist()]
+    asked = plan.asked if plan.asked is not None and plan.asked != plan.model else None
+    return {
+        "request": {"model_id": record.request.model_id, "origin_region": record.request.origin_region},
+        "asked": None if asked is None else _plain_fields(asked),
+        "reasoning": decision.reasoning,
+        "stages": [[stage.name, stage.detail, stage.remaining] for stage in decision.stages],
+        "stale_regions": list(decision.stale_regions),
+        "ways": [
+            [d.served_model_name, d.zone, d.ingress_endpoint if plan.origin_region != d.region_id else ""]
+            for d in deployed
+        ],
+        "intervals": [list(record.interval(place)) for place in range(len(deployed))],
+        "ages": {
+            kind: _column(np.maximum(0.0, record.now - np.where(np.isfinite(times), times, np.nan)[record.rows]))
+            for kind, times in table.signals.items()
+        },
+    }
+
+
 def _expected(record: Record) -> dict[str, float | None]:
     told = record.figures(record.target)
     return {"cost_usd": told.cost, "time_to_first_token_seconds": told.time_to_first_token}
 
 
 def _admission(record: Record) -> dict[str, Any] | None:
-    """What admission read; how its policy sheds stands in the policy's document."""
+    """What admission read, and the steps that it went by, which may be of another policy than the deciding one."""
     found = record.admission
     if found is None:
         return None
-    return {**_plain_fields(found.standing), "chance": found.chance}
+    steps = [[step.up_to_priority, step.from_utilization] for step in found.shed.steps]
+    shed = {"steps": steps, "full_utilization": found.shed.full_utilization}
+    return {**_plain_fields(found.standing), "chance": found.chance, "shed": shed}
 
 
 def _narrow(record: Record) -> list[bool] | None:
@@ -302,7 +330,8 @@ def replay(record: Mapping[str, Any], registry: Registry = BUILT_IN) -> ReplayRe
 
 def _admitted_again(record: Mapping[str, Any], ask: Ask) -> Iterator[str]:
     """How admission comes out differently. Records of programs that shed nobody say nothing of it."""
-    was, shed = record.get("admission"), ask.policy.shedding
+    was = record.get("admission")
+    shed = None if was is None else _shed_of(was) or ask.policy.shedding
     if was is None or shed is None:
         return
     standing = Standing(**{field.name: was[field.name] for field in fields(Standing)})
@@ -311,6 +340,14 @@ def _admitted_again(record: Mapping[str, Any], ask: Ask) -> Iterator[str]:
         yield f"chance of being shed: was {was['chance']!r}, now {again.chance!r}"
     if not again.admitted:
         yield "admission: was admitted, now shed"
+
+
+def _shed_of(admission: Mapping[str, Any]) -> Shed | None:
+    """The steps of a record; None in those of programs to which they were always the deciding policy's."""
+    shed = admission.get("shed")
+    if shed is None:
+        return None
+    return Shed(tuple(ShedStep(*step) for step in shed["steps"]), shed["full_utilization"])
 
 
 def _state(pool: Pool, load: Load) -> State:

@@ -19,7 +19,7 @@ from federation.routing.decisions import DecisionLog, DecisionRing, DecisionUnkn
 from federation.routing.heard import Heard
 from federation.routing.learning import learn_from
 from federation.routing.planner import Planner, unknown
-from federation.routing.rations import Rations, ShedRequest
+from federation.routing.rations import Rations
 from federation.routing.reservations import Reservation, Reservations
 from federation.routing.shadow import Shadows
 from federation.routing.state import State, load_of
@@ -166,7 +166,7 @@ class Router:
         policy = self.policy(rations.policy_id(request))
         if rations.budgeted:
             request, demotion = rations.within_budget(request, policy, wall)
-        plan = self._planner.plan(request, policy, self.table, state, wall, seed)
+        plan = self._planner.plan(request, policy, rations.terms(request, policy), self.table, state, wall, seed)
         policy, ranking, rows = plan.policy, plan.ranking, plan.rows
         assume = policy.assume
         tokens = assume.input_tokens if request.input_tokens is None else request.input_tokens
@@ -175,7 +175,7 @@ class Router:
         if plan.room is not None:
             admission = rations.admit(plan, plan.room, request, tokens + answer, state, seed)
         session_slot = state.session_slot(request.session_key, now) if request.session_id else -1
-        wanted = min(request.max_alternatives, 16)
+        wanted = policy.max_alternatives if request.max_alternatives is None else min(request.max_alternatives, 16)
         cached = self._cached(request, policy, tokens)
         whole = whole or request.explain is Explain.FULL or len(rows) <= KEEP_ROWS
         walked = None
@@ -292,8 +292,7 @@ class Router:
             record = self.decide(request, now, number=number, whole=logged)
         except NoCandidate as error:
             self.stats.refused[error.reason] += 1
-            if isinstance(error, ShedRequest):
-                self.rations.shed(error, now)
+            self.rations.refused(error, request, now)
             raise
         if record.plan.policy.shadow_policy:
             number = record.number
@@ -355,7 +354,8 @@ class Router:
         """Every candidate with every term; changes nothing. NoCandidate only for what is unknown."""
         wall = self._wall()
         policy = self.policy(self.rations.policy_id(request))
-        plan = self._planner.plan(request, policy, self.table, self.state, wall, 0)
+        terms = self.rations.terms(request, policy)
+        plan = self._planner.plan(request, policy, terms, self.table, self.state, wall, 0)
         assume, rows = plan.policy.assume, plan.rows
         tokens = assume.input_tokens if request.input_tokens is None else request.input_tokens
         answer = assume.output_tokens if request.max_output_tokens is None else request.max_output_tokens

@@ -182,7 +182,7 @@ LOCAL = {"server.listen": "127.0.0.1:0", "server.admin": "127.0.0.1:0"}
         ({"server.listen": "0.0.0.0:0"}, "say server.insecure (--insecure) to serve plain text"),
         ({"server.workers": 2}, "server.workers: 2 is more than one process"),
         ({"security.tls_certificate": "absent", "security.tls_key": "absent"}, "absent: No such file or directory"),
-        ({"store.url": "mysql://h/d"}, "store.url: "),
+        ({"store.url": "mysql://h/d"}, "store.url starts with mysql://"),
         ({"store.url_file": "absent"}, "store.url_file: absent: No such file"),
     ],
 )

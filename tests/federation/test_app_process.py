@@ -75,8 +75,8 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
 def test_a_port_in_use_is_one_clear_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        grpc_taken = refused(start(tmp_path, "--listen", address, "--admin", "127.0.0.1:0", ports=False), 1)
-        admin_taken = refused(start(tmp_path, "--admin", address, "--listen", "127.0.0.1:0", ports=False), 1)
+        grpc_taken = refused(start(tmp_path, "--listen", address, "--admin", "127.0.0.1:0", ports=False), 6)
+        admin_taken = refused(start(tmp_path, "--admin", address, "--listen", "127.0.0.1:0", ports=False), 6)
 
     assert f"server.listen: cannot listen on {address}: Address already in use" in grpc_taken
     assert "server.admin: cannot listen" in admin_taken
@@ -89,7 +89,7 @@ def test_two_servers_on_one_port_do_not_share_it(tmp_path: Path) -> None:
             tmp_path, "--listen", process.address, "--admin", "127.0.0.1:0", "--database", "sqlite:///b.db", ports=False
         )
 
-        assert "Address already in use" in refused(second, 1)
+        assert "Address already in use" in refused(second, 6)
 
 
 def test_a_setting_that_cannot_be_used_is_exit_code_two(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_database_that_another_process_holds_is_one_clear_line(tmp_path: Path)
     holder = sqlite3.connect(tmp_path / "fairway.db", isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     try:
-        text = refused(start(tmp_path), 1)
+        text = refused(start(tmp_path), 4)
     finally:
         holder.close()
 
@@ -122,7 +122,7 @@ def test_a_database_that_another_process_holds_is_one_clear_line(tmp_path: Path)
 
 
 def test_a_password_in_the_url_is_never_printed(tmp_path: Path) -> None:
-    text = refused(start(tmp_path, "--database", "postgresql://u:hunter2@127.0.0.1:9/db"), 1)
+    text = refused(start(tmp_path, "--database", "postgresql://u:hunter2@127.0.0.1:9/db"), 4)
 
     assert "u:***@127.0.0.1" in text
     assert "hunter2" not in text

@@ -75,7 +75,7 @@ def test_variables_without_a_section_are_none_of_ours() -> None:
         ("[server\n", "is not TOML"),
         (
             "[health]\nunhealthy_after = 0\n",
-            "health.unhealthy_after: Input should be greater than or equal to 1, not 0",
+            "health.unhealthy_after: must be 1 or more, not 0",
         ),
         ("[health]\nprobe_timeout_seconds = nan\n", "health.probe_timeout_seconds"),
         ("[routing]\nmin_score = inf\n", "routing.min_score"),

@@ -32,18 +32,19 @@ SHARES = st.one_of(st.none(), st.floats(0.0, 3.0))
 @pytest.mark.parametrize(
     ("priority", "used", "share", "expected"),
     [
-        (-5, 0.69, None, 0.0),
-        (-5, 0.775, None, 0.5),
-        (-1, 0.85, None, 1.0),
-        (0, 0.85, None, 0.0),
-        (0, 0.90, None, 0.5),
-        (0, 0.95, None, 1.0),
+        # All but the last step: in a room that is smaller by a twentieth.
+        (-5, 0.95 * 0.69, None, 0.0),
+        (-5, 0.95 * 0.775, None, 0.5),
+        (-1, 0.95 * 0.85, None, 1.0),
+        (0, 0.95 * 0.85, None, 0.0),
+        (0, 0.95 * 0.90, None, 0.5),
+        (0, 0.95 * 0.95, None, 1.0),
         (1, 0.95, None, 0.0),
         (1_000, 0.975, None, 0.5),
         (1_000, 1.0, None, 1.0),
         # Nobody may serve it: another error says so.
         (-5, None, None, 0.0),
-        # Above its share: the same steps, in a room that is smaller by a twentieth.
+        # Above its share: all steps.
         (0, 0.95 * 0.90, 2.0, 0.5),
         (1_000, 0.95, 1.5, 1.0),
         # Up to it: the steps begin again where those of the others end.

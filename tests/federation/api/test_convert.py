@@ -106,7 +106,7 @@ def test_a_request_with_nothing_said_has_the_documented_defaults() -> None:
     assert (request.privacy_level, request.cost_tolerance, request.max_alternatives, request.explain) == (
         PrivacyLevel.INTERNAL,
         50.0,
-        3,
+        None,
         Explain.SUMMARY,
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -141,7 +140,8 @@ def test_a_node_is_registered_routed_to_explained_and_drained(plane: Process, tm
     offline = operator.types("explain", decision_id, "--log", log)
     replayed = json.loads(operator.types("replay", "--log", log, "--assert-identical", "-o", "json"))
     assert f"decision {decision_id}" in offline
-    assert contributions(offline) == contributions(explained)
+    # All but what was reported afterwards.
+    assert set(offline.splitlines()) < set(explained.splitlines())
     assert replayed["decisions"] == replayed["identical"] >= 2
     different = json.loads(Path(log).read_text().splitlines()[0])
     different["decision"]["totals"] = [0.123]
@@ -149,14 +149,6 @@ def test_a_node_is_registered_routed_to_explained_and_drained(plane: Process, tm
     assert "1 of 1 decisions came out differently" in operator.types(
         "replay", "--log", log, "--assert-identical", code=7
     )
-
-
-def contributions(text: str) -> list[str]:
-    """The terms of an explanation with their contributions; ages are not in a log."""
-    names = ("latency", "throughput", "cost", "locality", "health", "total")
-    lines = [line.split() for line in text.splitlines() if line.startswith("     ")]
-    exact = re.compile(r"-?[0-9]+\.[0-9]{4}")
-    return [f"{words[0]} {word}" for words in lines if words[0] in names for word in words if exact.fullmatch(word)]
 
 
 def test_policies_and_regions_are_kept_with_their_history(plane: Process, tmp_path: Path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import grpc
@@ -217,3 +219,16 @@ def test_the_queue_keeps_order_through_failures_and_accounts_for_every_outcome()
     assert [outcome.attempt for outcome in outcomes.take()] == [5, 6, 7]
     assert outcomes.failed([routing_pb2.Outcome()], bad) is Verdict.DISCARD
     assert (outcomes.dropped, outcomes.refused, len(outcomes)) == (2, 1, 0)
+
+
+def test_the_package_hands_out_the_client_without_importing_it_before():
+    program = (
+        "import sys, federation.edge.service_config, federation.edge as edge\n"
+        "assert 'federation.edge.client' not in sys.modules\n"
+        "from federation.edge import Client\n"
+        "from federation.edge.client import Client as same\n"
+        "assert Client is same and all(getattr(edge, name) for name in edge.__all__)\n"
+        "assert not hasattr(edge, 'Absent')\n"
+    )
+
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

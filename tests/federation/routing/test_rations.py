@@ -146,26 +146,29 @@ def test_a_tenant_that_asks_for_little_keeps_it_and_the_rest_is_divided_among_th
     assert run.tokens()["one"] == pytest.approx(run.tokens()["two"], abs=0.05)
 
 
-@pytest.mark.parametrize(("limit", "places"), [(32, 128), (None, 192)])
+@pytest.mark.parametrize(("limit", "places"), [(8, 32), (16, 64), (32, 128), (None, 192)])
 @pytest.mark.parametrize("high", [0.4, 0.7])
-def test_high_priority_loses_nothing_before_low_priority_loses_all_and_little_then(
+def test_high_priority_loses_nothing_before_low_priority_loses_all_and_at_most_a_hundredth_then(
     high: float, limit: int | None, places: int
 ) -> None:
     # Without a limit room is a batch and a half: 4 × 48. A request takes two seconds.
     capacity = places / 2
     urgent, batch = Stream("a", high * capacity, priority=5), Stream("a", 2 * capacity, priority=-1)
 
-    alone, both = (
-        Run(a_rationing_router(Policy("shed", shed=Shed()), limit=limit), streams, lasts=30.0, seed=11)
-        for streams in ([urgent], [urgent, batch])
-    )
+    lost_to_batch = []
+    for seed in range(11, 15):
+        alone, both = (
+            Run(a_rationing_router(Policy("shed", shed=Shed()), limit=limit), streams, lasts=30.0, seed=seed)
+            for streams in ([urgent], [urgent, batch])
+        )
+        # Whenever it lost one, low priority was shed as a whole already: from 85 % on, or earlier in a small pool.
+        lost = [error for error in both.refusals if getattr(error, "request", batch).priority == 5]
+        assert all(float(error.details["utilization"]) >= 0.95 for error in lost)
+        assert both.kept(batch) < 0.35
+        lost_to_batch.append(alone.kept(urgent) - both.kept(urgent))
 
-    # Whenever it lost one, low priority was shed as a whole already: from 85 % on.
-    lost = [error for error in both.refusals if getattr(error, "request", batch).priority == 5]
-    assert all(float(error.details["utilization"]) >= 0.95 for error in lost)
-    # What was admitted before that runs on for a while, and a small pool has few places between the steps.
-    assert both.kept(urgent) >= alone.kept(urgent) - 0.02
-    assert both.kept(batch) < 0.35
+    # What was admitted of the batch runs on while a burst arrives; for that some places are kept.
+    assert sum(lost_to_batch) / len(lost_to_batch) <= 0.01
 
 
 def test_priorities_are_shed_lowest_first() -> None:
@@ -253,6 +256,26 @@ def test_reading_changes_nobodys_share() -> None:
     assert "NO_CAPACITY" in run(False)
 
 
+def test_refusals_are_counted_by_what_for_and_class_of_priority() -> None:
+    budgets = (
+        Budget(("poor",), usd_per_day=0.0),
+        Budget(("thrifty",), usd_per_day=0.0, when_exhausted=WhenExhausted.DEMOTE),
+    )
+    router = a_rationing_router(Policy("fair", shares=(Share(("*",)),), budgets=budgets), limit=2)
+    router.place(a_request(tenant_id="thrifty", priority=3), 0.0)
+    for tenant, priority in [*[("a", -2)] * 9, *[("b", 0)] * 9, *[("c", 7)] * 9, ("poor", 7)]:
+        with suppress(NoCandidate):
+            router.place(a_request(tenant_id=tenant, priority=priority), 0.0)
+
+    counted = router.rations.refusals
+
+    assert router.rations.demotions == 1
+    assert counted["budget", "high"] == 1
+    assert {kind for _, kind in counted} == {"low", "normal", "high"}
+    assert {reason for reason, _ in counted} <= {"priority", "share", "budget"}
+    assert counted.total() == router.stats.refused["NO_CAPACITY"] + router.stats.refused["BUDGET_EXHAUSTED"]
+
+
 # Policies of tenants
 
 
@@ -269,6 +292,33 @@ def test_a_tenants_policy_decides_where_a_request_names_none() -> None:
         "cost_first", "gold", "plain", "plain", "plain",
     ]  # fmt: skip
     assert policy_of("acme-1", "balanced") == "balanced"
+
+
+def test_naming_another_policy_is_no_way_around_ones_share_and_priority() -> None:
+    gold = Policy("gold", shares=(Share(("*",)),))
+    router = a_rationing_router(Policy("plain"), tenant_policies=("a=gold",))
+    router.install_policies({"plain": Policy("plain"), "gold": gold})
+
+    def flood(tenant: str, named: str) -> Counter[str]:
+        told = Counter[str]()
+        for _ in range(64):
+            try:
+                record = router.place(a_request(tenant_id=tenant, policy_id=named, priority=-1), 0.0)
+            except NoCandidate as error:
+                told[error.details.get("shed_by", "full")] += 1
+            else:
+                told[record.render().policy_id] += 1
+                assert replay(json.loads(record.to_json())).identical
+        return told
+
+    escaping = flood("a", "plain")
+
+    assert escaping["plain"] > 0
+    assert escaping["share"] > 0
+    assert escaping["full"] == 0
+    # A tenant whose own policy sheds nobody is shed by the policy that it names, and by none where it names none.
+    assert flood("b", "gold")["share"] + flood("b", "gold")["priority"] > 0
+    assert flood("b", "")["plain"] > 0
 
 
 # Budgets

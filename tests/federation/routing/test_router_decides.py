@@ -216,6 +216,24 @@ def test_an_alias_does_not_slip_past_a_rule() -> None:
         assert refused(router, a_request(name, policy_id="p")).rejected == {"RULE": 1}
 
 
+def test_a_canary_of_another_model_takes_its_share_of_those_who_allow_it_and_leaves_the_others_alone() -> None:
+    router = substitutes()
+    rule = Rule("canary", Match(models=(MODEL,)), split=(Split(20.0, model_id="small-q"), Split(80.0, model_id=MODEL)))
+    router.install_policies({"p": Policy("p", rules=(rule,))})
+
+    def models(allowed: bool) -> Counter[str]:
+        requests = (
+            a_request(policy_id="p", request_id=f"r{number}", allow_substitutes=allowed) for number in range(500)
+        )
+        return Counter(router.decide(request, 0.0, number=0).render().target.model_id for request in requests)
+
+    willing, strict = models(True), models(False)
+
+    assert 70 < willing["small-q"] < 130
+    assert willing[MODEL] == 500 - willing["small-q"]
+    assert strict == {MODEL: 500}
+
+
 def test_a_canary_takes_its_share_of_requests_that_have_no_names() -> None:
     router = a_router(a_table(a_node("eu/old"), a_node("new/n")))
     old, new = Narrow(regions=("eu",)), Narrow(regions=("new",))
@@ -535,6 +553,16 @@ def test_as_many_alternatives_are_named_as_were_asked_for_and_there_are(wanted: 
 
     assert len(decision.alternatives) == min(wanted, 5)
     assert len(set(ways(decision))) == len(ways(decision))
+
+
+def test_a_request_that_does_not_say_how_many_gets_as_many_as_its_policy_says() -> None:
+    nodes = [a_node(f"eu/n{i}") for i in range(6)]
+    router = a_router(a_table(*nodes))
+    router.install_policies({"few": Policy(policy_id="few", max_alternatives=1)})
+
+    assert len(router.route(a_request(policy_id="few"), 0.0).alternatives) == 1
+    assert len(router.route(a_request(policy_id="few", max_alternatives=4), 0.0).alternatives) == 4
+    assert len(router.route(a_request(), 0.0).alternatives) == 3
 
 
 # Explanations
