@@ -49,10 +49,9 @@ class Calls(asyncio.Protocol):
     message: Callable[[int], bytes]
     concurrency: int
     count: int
-    # Seconds that each call took, in the order of the answers, and the last answers' messages.
+    # Seconds that each call took, in the order of the answers, and what was answered.
     took: list[float] = field(default_factory=list)
     answers: list[bytes] = field(default_factory=list)
-    keep: int = 50
 
     def __post_init__(self) -> None:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -118,7 +117,7 @@ class Calls(asyncio.Protocol):
         body = self._parts.pop(stream, None)
         if body is None:
             self._fail("a call was answered without a message")
-        elif len(self.answers) < self.keep:
+        else:
             self.answers.append(body[5:])
 
     def _fail(self, why: str) -> None:
@@ -152,13 +151,14 @@ async def load(
 ) -> Load:
     """Makes so many calls of `method` ("/package.Service/Method"), some at once; CallFailed where one fails."""
     loop = asyncio.get_running_loop()
-    each = max(1, count // connections)
+    connections = min(connections, count)
+    each = [count // connections + (number < count % connections) for number in range(connections)]
     started = time.perf_counter()
     made = [
         await loop.create_connection(
-            lambda: Calls(method, message, max(1, concurrency // connections), each), "127.0.0.1", port
+            lambda calls=calls: Calls(method, message, max(1, concurrency // connections), calls), "127.0.0.1", port
         )
-        for _ in range(connections)
+        for calls in each
     ]
     try:
         await asyncio.gather(*(calls.done for _, calls in made))
@@ -167,4 +167,4 @@ async def load(
         for transport, _ in made:
             transport.abort()
     took = sorted(seconds for _, calls in made for seconds in calls.took)
-    return Load(each * connections / passed, tuple(took), tuple(a for _, calls in made for a in calls.answers))
+    return Load(count / passed, tuple(took), tuple(a for _, calls in made for a in calls.answers))
