@@ -14,9 +14,10 @@ COPY catalog catalog
 COPY policies policies
 COPY federation federation
 # An environment of its own is one directory to copy, and has no pip in it. Same path in both stages, since the console
-# script names its interpreter. postgres: the catalog of several replicas; otlp: traces and metrics to a collector.
+# script names its interpreter. postgres: the catalog of several replicas; otlp: traces and metrics to a collector;
+# fast: a quicker event loop.
 RUN python -m venv --without-pip /opt/fairway \
- && pip --python /opt/fairway/bin/python install --no-cache-dir '.[postgres,otlp]'
+ && pip --python /opt/fairway/bin/python install --no-cache-dir '.[postgres,otlp,fast]'
 
 FROM python:${PYTHON_VERSION}-slim
 ARG VERSION=0.1.0

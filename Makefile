@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Tests are spread over the processors; set JOBS=0 to run them in one process.
 JOBS ?= auto
 
-.PHONY: demo test lint fuzz bench protos format clean
+.PHONY: demo test lint fuzz bench profile protos format clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Fairway needs Python 3.11 or newer; set PYTHON=python3.x")'
@@ -32,7 +32,12 @@ fuzz: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/pip install -q --disable-pip-version-check -e '.[bench]'
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench $(BENCH_FLAGS)
+
+# Flame graphs of Route over gRPC, of a rebuild and of a start, in build/profile.
+profile: $(VENV)/installed
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[bench]'
+	$(BIN)/python -m tests.bench.profiles
 
 protos: $(VENV)/installed
 	$(BIN)/python protos/generate.py

@@ -61,7 +61,7 @@ from federation.health.resolve import AddressRules, session_factory
 from federation.installer import Installer
 from federation.leases import LeaseKeeper
 from federation.logs import Log
-from federation.opening import loaded_registry, opened_log, opened_store, store_url, told
+from federation.opening import event_loop, loaded_registry, opened_log, opened_store, store_url, told
 from federation.peering.exports import export_rules
 from federation.peering.imports import Imports
 from federation.peering.messages import Identity
@@ -493,7 +493,8 @@ def run(settings: Settings) -> int:
     """
     logs.configure(settings.telemetry)
     try:
-        return asyncio.run(serve(settings))
+        with asyncio.Runner(loop_factory=event_loop()) as runner:
+            return runner.run(serve(settings))
     except (ConfigError, StartError) as e:
         sys.stderr.write(f"fairway: {e}\n")
         match e:

@@ -78,3 +78,13 @@ def opened_log(settings: RoutingSettings, draw: Callable[[], float]) -> Decision
         raise StartError(
             f"routing.decision_log: {settings.decision_log}: {e.strerror}; choose a file that can be written"
         ) from None
+
+
+def event_loop() -> Callable[[], asyncio.AbstractEventLoop]:
+    """What makes event loops: uvloop where it is installed, since calls cost a tenth to a fifth less on it."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop
+    make: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return make

@@ -126,6 +126,11 @@ class Telemetry:
                 RPC_DURATION, unit="s", description="Duration of calls as the server sees them."
             )
 
+    @property
+    def tracing(self) -> bool:
+        """Whether there is anybody to send spans to."""
+        return self._tracer is not None
+
     def observe_call(self, method: str, status: str, seconds: float) -> None:
         """Counts one finished call; `status` is the name of its status code ("OK")."""
         key = (method, status)

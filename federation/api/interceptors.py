@@ -89,21 +89,14 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc.aio has no
 
     def _wrap(self, method: str, handler: Handler) -> Handler:
         parse = self._parser(method, handler.request_deserializer)
+        write = _writer(handler.response_serializer)
         if not handler.request_streaming and not handler.response_streaming:
-            return grpc.unary_unary_rpc_method_handler(
-                self._unary(method, handler.unary_unary), parse, handler.response_serializer
-            )
+            return grpc.unary_unary_rpc_method_handler(self._unary(method, handler.unary_unary), parse, write)
         if not handler.request_streaming:
-            return grpc.unary_stream_rpc_method_handler(
-                self._stream(method, handler.unary_stream), parse, handler.response_serializer
-            )
+            return grpc.unary_stream_rpc_method_handler(self._stream(method, handler.unary_stream), parse, write)
         if not handler.response_streaming:
-            return grpc.stream_unary_rpc_method_handler(
-                self._stream(method, handler.stream_unary), parse, handler.response_serializer
-            )
-        return grpc.stream_stream_rpc_method_handler(
-            self._stream(method, handler.stream_stream), parse, handler.response_serializer
-        )
+            return grpc.stream_unary_rpc_method_handler(self._stream(method, handler.stream_unary), parse, write)
+        return grpc.stream_stream_rpc_method_handler(self._stream(method, handler.stream_stream), parse, write)
 
     def _parser(self, method: str, parse: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
         limit = MAX_BYTES.get(method, 0)
@@ -131,7 +124,7 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc.aio has no
 
         async def call(request: Any, context: Context) -> Any:
             started = self._monotonic()
-            span = self._telemetry.span(method, context.invocation_metadata())
+            span = self._telemetry.span(method, context.invocation_metadata()) if self._telemetry.tracing else None
             status = "OK"
             failure: BaseException | None = None
             try:
@@ -163,7 +156,7 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc.aio has no
             started = self._monotonic()
             task = asyncio.current_task()
             assert task is not None
-            span = self._telemetry.span(method, context.invocation_metadata())
+            span = self._telemetry.span(method, context.invocation_metadata()) if self._telemetry.tracing else None
             status = "OK"
             failure: BaseException | None = None
             self._streams.add(task)
@@ -226,6 +219,13 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc.aio has no
         status = errors.status_of(errors.Internal(error_id))
         assert status is not None
         return status
+
+
+def _writer(serialise: Callable[[Any], bytes] | None) -> Callable[[Any], bytes] | None:
+    """Passes answers on that their handler encoded itself."""
+    if serialise is None:
+        return None
+    return lambda answer: answer if type(answer) is bytes else serialise(answer)
 
 
 def _ended() -> errors.ShuttingDown:

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
 
 import numpy as np
 
+from catalog.types import Snapshot
 from federation.config import RoutingSettings
 from federation.routing.router import Router
 from federation.routing.table import build_table, compile_catalog
 from policies.pipeline import choose, evaluate
 from policies.registry import BUILT_IN
 from policies.types import Explain, RouteRequest
-from tests.bench.measure import Result, per_second, seconds
+from tests.bench import others
+from tests.bench.measure import SEED, Result, Scope, held, per_second, seconds
 from tests.builders import MODEL, a_deployment, a_node, a_region, a_snapshot, all_well
 
-SEED = 20
 REGIONS = 10
 # Batch places of a node that are taken when the fleet is at 70 % load.
 LOAD = 0.7
 
 
-def a_fleet(size: int) -> tuple[object, Router]:
+def a_fleet(size: int) -> tuple[Snapshot, Router]:
     """A router over so many deployments in ten regions of three zones, half of them loaded to about 70 %."""
     rng = Random(SEED)
     regions = [
@@ -90,92 +92,126 @@ def plain(router: Router, request: RouteRequest, number: int) -> str:
     return pool.names[int(pool.row[picked.target])]
 
 
-def baseline() -> float | None:
-    """Picks a second of the package `intelligent-routing`, power of two choices over 10,000; None: not installed."""
-    try:
-        import intelligent_routing as other
-    except ImportError:
-        return None
-    router = other.Router("p2c")
-    for number in range(10_000):
-        router.add_accelerator(other.Accelerator(number, 100))
-
-    def pick(count: int) -> None:
-        for number in range(count):
-            router.route_request(other.Request(number, 1, 1))
-
-    return per_second(pick, 100_000)
+def rates(router: Router, asked: list[RouteRequest], scope: Scope) -> tuple[float, float]:
+    """Decisions a second on warm rankings, and candidates visited for each."""
+    decide(router, asked, scope.decisions)
+    visited, decisions = router.stats.visited, router.stats.decisions
+    rate = per_second(lambda count: decide(router, asked, count), scope.decisions, scope.rounds)
+    return rate, (router.stats.visited - visited) / (router.stats.decisions - decisions)
 
 
-def run() -> Iterator[Result]:
-    """Every figure of deciding in process."""
-    bare = baseline()
-    if bare is not None:
-        yield Result("intelligent-routing p2c, a bare pick of 10,000", bare, "1/s")
-    rates = {}
-    for size in (100, 1_000, 10_000, 100_000):
-        snapshot, router = a_fleet(size)
-        asked = requests()
-        decide(router, asked, 1_000)
-        check(router, asked)
-        visited = router.stats.visited, router.stats.decisions
-        rates[size] = per_second(lambda n, r=router, a=asked: decide(r, a, n), 1_000)
-        looked = (router.stats.visited - visited[0]) / (router.stats.decisions - visited[1])
-        yield Result(
-            f"predicted, {size:,} deployments at 70 % load ({looked:.1f} visited)",
-            rates[size],
-            "1/s",
-            target=">= 60,000/s" if size == 10_000 else "",
-            met=rates[size] >= 60_000 if size == 10_000 else None,
-        )
-        if size == 10_000:
-            with_picker(router, "power_of_two")
-            paired = requests("power_of_two")
-            decide(router, paired, 1_000)
-            rate = per_second(lambda n, r=router, a=paired: decide(r, a, n), 1_000)
-            ratio = None if bare is None else rate / bare
-            yield Result(
-                "power_of_two, 10,000 deployments, target and 3 alternatives",
-                rate,
-                "1/s",
-                baseline="intelligent-routing p2c",
-                ratio=ratio,
-                target=">= 250,000/s and >= 0.15",
-                met=rate >= 250_000 and (ratio is None or ratio >= 0.15),
-            )
-            slow = per_second(lambda n, r=router, a=asked: [plain(r, a[i], i) for i in range(n)], 50, rounds=2)  # type: ignore[arg-type, return-value]
-            yield Result("plain pipeline, 10,000 deployments", slow, "1/s")
-            yield Result(
-                "predicted over plain pipeline, 10,000", rates[size], "1/s", "plain pipeline", rates[size] / slow
-            )
-        if size >= 10_000:
-            compiled = compile_catalog(snapshot)  # type: ignore[arg-type]
-            health = all_well(snapshot)  # type: ignore[arg-type]
-            for name, most, work in (
-                ("catalog change", None, lambda s=snapshot: compile_catalog(s)),
-                (
-                    "health change",
-                    0.010 if size == 10_000 else 0.100,
-                    lambda c=compiled, h=health: build_table(c, h, home_region="r0", now=1.0),
-                ),
-            ):
-                took = seconds(work, rounds=3)
-                yield Result(
-                    f"rebuild after a {name}, {size:,} deployments",
-                    took * 1000,
-                    "ms CPU",
-                    target="" if most is None else f"<= {most * 1000:.0f} ms",
-                    met=None if most is None else took <= most,
-                )
-    yield Result(
-        "time per decision, 100,000 against 100 deployments",
-        rates[100] / rates[100_000],
-        "x",
-        baseline="100 deployments",
-        ratio=rates[100] / rates[100_000],
-        target="<= 1.25",
-        met=rates[100] / rates[100_000] <= 1.25,
+def of_size(size: int, scope: Scope, bare: float | None) -> Iterator[Result]:
+    """One size of fleet: both pickers, and at the main size what they are compared with."""
+    _, router = a_fleet(size)
+    asked = requests()
+    decide(router, asked, scope.decisions)
+    check(router, asked)
+    predicted, looked = rates(router, asked, scope)
+    main = size == scope.fleets[-2]
+    name = f"predicted, {size:,} deployments at 70 % load"
+    if main:
+        yield held(scope, name, predicted, "1/s", ">= 60,000/s", predicted >= 60_000)
+    else:
+        yield Result(name, predicted, "1/s")
+    yield Result(f"candidates visited by predicted, {size:,} deployments", looked, "a decision")
+    with_picker(router, "power_of_two")
+    paired = requests("power_of_two")
+    check_spread(router, paired)
+    rate, _ = rates(router, paired, scope)
+    ratio = None if bare is None else rate / bare
+    name = f"power_of_two, {size:,} deployments, target and 3 alternatives"
+    if not main:
+        yield Result(name, rate, "1/s")
+        return
+    yield held(
+        scope,
+        name,
+        rate,
+        "1/s",
+        ">= 250,000/s and >= 0.15",
+        rate >= 250_000 and (ratio is None or ratio >= 0.15),
+        baseline="intelligent-routing p2c" if bare is not None else "",
+        ratio=ratio,
     )
+    many = per_second(lambda count: batch(router, paired, count), scope.decisions, scope.rounds)
+    yield held(
+        scope,
+        f"a batch of {scope.decisions:,}, power_of_two, {size:,} deployments",
+        many,
+        "1/s",
+        ">= 2 x one by one",
+        many >= 2 * rate,
+        baseline="one by one",
+        ratio=many / rate,
+    )
+    slow = per_second(
+        lambda count: [plain(router, asked[n % len(asked)], n) for n in range(count)], max(2, scope.decisions // 20), 2
+    )
+    yield Result(f"plain pipeline, {size:,} deployments", slow, "1/s")
+    yield Result(f"predicted over the plain pipeline, {size:,}", predicted, "1/s", "plain pipeline", predicted / slow)
+    told = per_second(lambda count: tell(router, asked, count), scope.decisions, 2)
+    yield Result(f"predicted with its explanation rendered, {size:,}", told, "1/s", "not rendered", told / predicted)
+
+
+def tell(router: Router, asked: list[RouteRequest], count: int) -> None:
+    """Decides with all that an answer tells: target, alternatives, reasons and stages."""
+    for number in range(count):
+        record = router.place(asked[number % len(asked)], 1.0)
+        record.render()
+        router.reservations.release(record.number)
+
+
+def batch(router: Router, asked: list[RouteRequest], count: int) -> None:
+    """Decides many at once, and ends them all."""
+    kinds = len(asked)
+    records = [router.place(asked[number % kinds], 1.0) for number in range(count)]
+    for record in records:
+        router.reservations.release(record.number)
+
+
+def rebuilds(scope: Scope) -> Iterator[Result]:
+    """CPU of a new table, at the two largest sizes."""
+    for size in scope.fleets[-2:]:
+        snapshot, _ = a_fleet(size)
+        compiled, health = compile_catalog(snapshot), all_well(snapshot)
+        whole = seconds(lambda s=snapshot: compile_catalog(s), 3)  # type: ignore[misc]
+        yield Result(f"compiling a catalog of {size:,} deployments", whole * 1000, "ms CPU")
+        took = seconds(lambda c=compiled, h=health: build_table(c, h, home_region="r0", now=1.0), 3)  # type: ignore[misc]
+        most = 1e-6 * size
+        yield held(
+            scope,
+            f"rebuild after a change of health, {size:,} deployments",
+            took * 1000,
+            "ms CPU",
+            f"<= {most * 1000:.0f} ms",
+            took <= most,
+        )
+
+
+def run(scope: Scope) -> Iterator[Result]:
+    """Deciding in process, at every size of fleet."""
+    bare = others.intelligent_routing("p2c", scope)
+    found: dict[str, float] = {}
+    for size in scope.fleets:
+        for result in of_size(size, scope, bare):
+            found[result.name] = result.value
+            yield result
+    small, large = scope.fleets[0], scope.fleets[-1]
+    for picker in (
+        "predicted, {:,} deployments at 70 % load",
+        "power_of_two, {:,} deployments, target and 3 alternatives",
+    ):
+        ratio = found[picker.format(small)] / found[picker.format(large)]
+        yield held(
+            scope,
+            f"time of a decision by {picker.split(',')[0]}, {large:,} against {small:,} deployments",
+            ratio,
+            "x",
+            "<= 1.25",
+            ratio <= 1.25,
+            baseline=f"{small:,} deployments",
+            ratio=ratio,
+        )
 
 
 def check(router: Router, asked: list[RouteRequest]) -> None:
@@ -192,3 +228,11 @@ def check(router: Router, asked: list[RouteRequest]) -> None:
         targets.add(record.names()[0])
     assert len(targets) > 5, "decisions are not spread"
     assert np.isfinite(router.state.matrix).all()
+
+
+def check_spread(router: Router, asked: list[RouteRequest]) -> None:
+    """Power of two choices draws evenly and takes the less loaded: no deployment gets more than a few of many."""
+    got = Counter(router.decide(request, 1.0, number=number).names()[0] for number, request in enumerate(asked[:200]))
+    eligible = len(router.table.pool)
+    assert max(got.values()) <= 6 + 6 * 200 / eligible, "one deployment was drawn again and again"
+    assert len(got) >= min(100, eligible // 4), "draws are not spread"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-ROUNDS = 5
+SEED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,66 @@ class Result:
         return asdict(self)
 
 
-def per_second(work: Callable[[int], None], count: int, rounds: int = ROUNDS) -> float:
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """How much a run does. Targets are told only of a full one: a small one shows that the benchmarks work."""
+
+    # Sizes of the growth curves; the targets speak of 10,000 and 100,000.
+    fleets: tuple[int, ...] = (100, 1_000, 10_000, 100_000)
+    decisions: int = 1_000
+    rounds: int = 5
+    # Accelerators and requests of `intelligent-routing`, the setting that its authors publish.
+    accelerators: int = 10_000
+    picks: int = 100_000
+    # Deployments that the LiteLLM router picks of.
+    litellm: tuple[int, ...] = (10, 100, 1_000)
+    # Unary calls of a measurement, and batches of 1,000.
+    calls: int = 4_000
+    batches: int = 8
+    # Nodes of the server over gRPC, and seconds of quiet and of storm.
+    nodes: int = 200
+    storm_nodes: int = 500
+    storm_seconds: float = 5.0
+    storm_updates: int = 1_000
+    reports: int = 300
+    # Deployments of the catalog, in so many regions and of so many models.
+    catalog: int = 100_000
+    regions: int = 50
+    models: int = 500
+    # Server modes, as far as they can be had here.
+    modes: tuple[str, ...] = ("asyncio", "uvloop", "pool-1", "pool-2", "pool-8")
+    full: bool = True
+
+
+FULL = Scope()
+TINY = Scope(
+    fleets=(20, 40),
+    decisions=20,
+    rounds=1,
+    accelerators=10,
+    picks=100,
+    litellm=(5,),
+    calls=40,
+    batches=1,
+    nodes=100,
+    storm_nodes=8,
+    storm_seconds=0.3,
+    storm_updates=20,
+    reports=5,
+    catalog=100,
+    regions=5,
+    models=5,
+    modes=("asyncio", "pool-2"),
+    full=False,
+)
+
+
+def held(scope: Scope, name: str, value: float, unit: str, target: str, met: bool, **rest: Any) -> Result:
+    """A result that is held to a target; a small run tells no verdict."""
+    return Result(name, value, unit, target=target, met=met if scope.full else None, **rest)
+
+
+def per_second(work: Callable[[int], object], count: int, rounds: int) -> float:
     """How many of `count` a second: the best of several rounds, since a busy machine only ever makes it slower."""
     best = float("inf")
     for _ in range(rounds):
@@ -36,7 +95,7 @@ def per_second(work: Callable[[int], None], count: int, rounds: int = ROUNDS) ->
     return count / best
 
 
-def seconds(work: Callable[[], object], rounds: int = ROUNDS) -> float:
+def seconds(work: Callable[[], object], rounds: int) -> float:
     """CPU seconds of one piece of work: the least of several rounds."""
     best = float("inf")
     for _ in range(rounds):
@@ -44,3 +103,9 @@ def seconds(work: Callable[[], object], rounds: int = ROUNDS) -> float:
         work()
         best = min(best, time.process_time() - started)
     return best
+
+
+def quantile(values: list[float], share: float) -> float:
+    """The value that this share of them does not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

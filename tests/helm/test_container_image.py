@@ -42,7 +42,7 @@ def test_only_extras_that_the_server_needs_are_installed() -> None:
     (run,) = (argument for name, argument in BUILD if name == "RUN")
     (extras,) = re.findall(r"'\.\[([a-z,]+)\]'", run)
 
-    assert set(extras.split(",")) == {"postgres", "otlp"}
+    assert set(extras.split(",")) == {"postgres", "otlp", "fast"}
     assert set(extras.split(",")) <= PROJECT["project"]["optional-dependencies"].keys()
 
 

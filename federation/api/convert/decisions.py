@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from catalog.types import PrivacyLevel
 from federation.api import errors
-from federation.api.convert.targets import target_to
+from federation.api.convert.targets import decision_bytes, target_to
 from federation.api.convert.times import (
     duration,
     optional_duration,
@@ -165,6 +165,11 @@ def decision_to(decision: Decision) -> routing_pb2.RouteDecision:
     if decision.candidates:
         message.candidates.extend([candidate_to(candidate) for candidate in decision.candidates])
     return message
+
+
+def decision_encoded(decision: Decision) -> bytes:
+    """A decision as an encoded RouteDecision, the bytes of `decision_to`."""
+    return decision_to(decision).SerializeToString() if decision.candidates else decision_bytes(decision)
 
 
 def candidate_to(candidate: Candidate) -> routing_pb2.Candidate:

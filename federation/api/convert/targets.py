@@ -1,63 +1,56 @@
-"""RouteTarget, four of them in most answers, by the shortest way: what never changes of a deployment is kept as bytes.
+"""RouteTarget and RouteDecision as bytes, by the shortest way: what never changes of a deployment is kept encoded.
 
-A target has fifteen fields, of which decisions move five. Setting all of them costs 5 µs; parsing kept bytes with the
-moving ones packed behind them 1.5 µs. Doubles have a fixed place on the wire, and a varint may be padded to one.
+Most answers hold four targets of fifteen fields each, of which decisions move seven. Setting all of them on messages
+and encoding those costs 20 µs a decision, writing the bytes 10 µs. The bytes are those that protobuf itself would
+write for `decisions.decision_to`, field by field in the order of their numbers; a test holds one against the other.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from functools import lru_cache
 from struct import Struct
 
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from federation.api.convert.times import duration, timestamp
 from federation.v1 import routing_pb2
-from policies.types import Choice
+from policies.types import Choice, Decision, Scores
 
 # Bounded by memory: some 300 bytes a deployment; evicted ones are encoded again.
 KEPT_TARGETS = 100_000
+# Stages say the same again and again but for their counts.
+KEPT_STAGES = 4_096
+# Seconds that a table's age or an estimate has at most; longer is not an estimate.
+MAX_ESTIMATE_SECONDS = 1 << 34
 # Tag and value of: score; scores with latency, throughput, cost, locality, health, total.
 _SCORES = Struct("<BdBBBdBdBdBdBdBd")
-_COST = Struct("<Bd")
-# Tag and length of a Duration; its seconds and its nanos as varints of five bytes.
-_DURATION = Struct("<14B")
-# Seconds that five bytes hold, and a thousand years; longer is not an estimate.
-_MAX_SECONDS = 1 << 34
+_DOUBLE = Struct("<Bd")
+# Fourteen bits of a varint as two little-endian bytes: with more to come, and as its last.
+_LOW = tuple(n & 127 | 128 | (n >> 7 | 128) << 8 for n in range(1 << 14))
+_LAST = tuple(n & 127 | 128 | n >> 7 << 8 for n in range(1 << 14))
+# Tag, length, and of a Duration or Timestamp: tagged seconds where there are some, tagged nanos of four or five bytes.
+_LONG, _LONG_NANOS = Struct("<BBBBBHHB"), Struct("<BBBHHB")
+_SHORT, _SHORT_NANOS = Struct("<BBBBBHH"), Struct("<BBBHH")
+_TIME = Struct("<BBBBHHBBHHB")
+_VARINTS = tuple(bytes((n,)) if n < 128 else bytes((n & 127 | 128, n >> 7)) for n in range(4_096))
 
-_SCORE_TAG, _SCORES_TAG, _COST_TAG = 11 << 3 | 1, 12 << 3 | 2, 10 << 3 | 1
-_LATENCY_TAG, _FIRST_TOKEN_TAG = 8 << 3 | 2, 9 << 3 | 2
-_SCORES_LENGTH = 6 * 9
+_SCORE, _SCORES_TAG, _COST = 11 << 3 | 1, 12 << 3 | 2, 10 << 3 | 1
+_LATENCY, _FIRST_TOKEN, _EARLIEST, _LATEST = 8 << 3 | 2, 9 << 3 | 2, 14 << 3 | 2, 15 << 3 | 2
+_PARTS_LENGTH = 6 * 9
 
 
 def target_to(choice: Choice) -> routing_pb2.RouteTarget:
     """A choice as its message; an estimate that is not a number is not known."""
-    scores = choice.scores
-    moving = _SCORES.pack(
-        _SCORE_TAG,
-        choice.score,
-        _SCORES_TAG,
-        _SCORES_LENGTH,
-        1 << 3 | 1,
-        scores.latency,
-        2 << 3 | 1,
-        scores.throughput,
-        3 << 3 | 1,
-        scores.cost,
-        4 << 3 | 1,
-        scores.locality,
-        5 << 3 | 1,
-        scores.health,
-        6 << 3 | 1,
-        scores.total,
-    )
-    latency = choice.estimated_latency_seconds
-    if latency is not None and 0.0 <= latency < _MAX_SECONDS:
-        moving += _duration(_LATENCY_TAG, latency)
-    first_token = choice.estimated_time_to_first_token_seconds
-    if first_token is not None and 0.0 <= first_token < _MAX_SECONDS:
-        moving += _duration(_FIRST_TOKEN_TAG, first_token)
-    cost = choice.estimated_cost_usd
-    if cost is not None and cost == cost:
-        moving += _COST.pack(_COST_TAG, cost)
-    still = _still(
+    return routing_pb2.RouteTarget.FromString(target_bytes(choice))
+
+
+def target_bytes(choice: Choice) -> bytes:
+    """A choice as an encoded RouteTarget; an estimate that is not a number is not known."""
+    # A choice without a place of its own in the region is its gateway's.
+    head, tail = _still(
         "" if choice.via_gateway else choice.node_id,
         choice.region_id,
         choice.deployment,
@@ -67,7 +60,19 @@ def target_to(choice: Choice) -> routing_pb2.RouteTarget:
         choice.via_gateway,
         choice.substitution_differences,
     )
-    return routing_pb2.RouteTarget.FromString(still + moving)
+    cost = choice.estimated_cost_usd
+    return b"".join(
+        (
+            head,
+            _estimate(_LATENCY, choice.estimated_latency_seconds),
+            _estimate(_FIRST_TOKEN, choice.estimated_time_to_first_token_seconds),
+            b"" if cost is None or cost != cost else _DOUBLE.pack(_COST, cost),
+            _scores(choice.score, choice.scores),
+            tail,
+            _estimate(_EARLIEST, choice.earliest_time_to_first_token_seconds),
+            _estimate(_LATEST, choice.latest_time_to_first_token_seconds),
+        )
+    )
 
 
 @lru_cache(KEPT_TARGETS)
@@ -80,8 +85,8 @@ def _still(
     endpoint: str,
     via_gateway: bool,
     differences: tuple[str, ...],
-) -> bytes:
-    return routing_pb2.RouteTarget(
+) -> tuple[bytes, bytes]:
+    head = routing_pb2.RouteTarget(
         node_id=node_id,
         region_id=region_id,
         deployment=deployment,
@@ -89,26 +94,139 @@ def _still(
         served_model_name=served_model_name,
         endpoint=endpoint,
         via_gateway=via_gateway,
-        substitution_differences=differences,
-    ).SerializeToString()
+    )
+    tail = routing_pb2.RouteTarget(substitution_differences=differences)
+    return head.SerializeToString(), tail.SerializeToString()
+
+
+def _scores(score: float, scores: Scores) -> bytes:
+    parts = (scores.latency, scores.throughput, scores.cost, scores.locality, scores.health, scores.total)
+    if score and all(parts):
+        latency, throughput, cost, locality, health, total = parts
+        return _SCORES.pack(
+            *(_SCORE, score, _SCORES_TAG, _PARTS_LENGTH),
+            *(9, latency, 17, throughput, 25, cost, 33, locality, 41, health, 49, total),
+        )
+    # A zero is not written, which moves what follows.
+    message = routing_pb2.RouteTarget(
+        score=score,
+        scores=routing_pb2.Scores(
+            latency=scores.latency,
+            throughput=scores.throughput,
+            cost=scores.cost,
+            locality=scores.locality,
+            health=scores.health,
+            total=scores.total,
+        ),
+    )
+    return message.SerializeToString()
+
+
+def _estimate(tag: int, seconds: float | None) -> bytes:
+    if seconds is None or not 0.0 <= seconds < MAX_ESTIMATE_SECONDS:
+        return b""
+    return _duration(tag, seconds)
 
 
 def _duration(tag: int, seconds: float) -> bytes:
     whole = int(seconds)
     nanos = int((seconds - whole) * 1e9)
-    return _DURATION.pack(
-        tag,
-        12,
-        1 << 3,
-        whole & 127 | 128,
-        whole >> 7 & 127 | 128,
-        whole >> 14 & 127 | 128,
-        whole >> 21 & 127 | 128,
-        whole >> 28,
-        2 << 3,
-        nanos & 127 | 128,
-        nanos >> 7 & 127 | 128,
-        nanos >> 14 & 127 | 128,
-        nanos >> 21 & 127 | 128,
-        nanos >> 28,
-    )
+    if whole < 128:
+        if nanos >= 1 << 28:
+            low, high = _LOW[nanos & 16_383], _LOW[nanos >> 14 & 16_383]
+            if whole:
+                return _LONG.pack(tag, 8, 8, whole, 16, low, high, nanos >> 28)
+            return _LONG_NANOS.pack(tag, 6, 16, low, high, nanos >> 28)
+        if nanos >= 1 << 21:
+            low, high = _LOW[nanos & 16_383], _LAST[nanos >> 14]
+            if whole:
+                return _SHORT.pack(tag, 7, 8, whole, 16, low, high)
+            return _SHORT_NANOS.pack(tag, 5, 16, low, high)
+    return _message(tag, duration(seconds))
+
+
+def _message(tag: int, message: Duration | Timestamp) -> bytes:
+    body = message.SerializeToString()
+    return bytes((tag, len(body))) + body
+
+
+def _varint(number: int) -> bytes:
+    if 0 <= number < 4_096:
+        return _VARINTS[number]
+    # Negative numbers take ten bytes.
+    number &= (1 << 64) - 1
+    parts = bytearray()
+    while number > 127:
+        parts.append(number & 127 | 128)
+        number >>= 7
+    parts.append(number)
+    return bytes(parts)
+
+
+def framed(tag: bytes, body: bytes) -> bytes:
+    """A field of this tag that holds a text, or a message, of these bytes."""
+    length = len(body)
+    return tag + (_VARINTS[length] if length < 4_096 else _varint(length)) + body
+
+
+@lru_cache(KEPT_STAGES)
+def _stage(name: str, detail: str, remaining: int) -> bytes:
+    message = routing_pb2.RouteDecision()
+    message.stages.add(name=name, detail=detail, remaining=remaining)
+    return message.SerializeToString()
+
+
+@lru_cache(1_024)
+def _policy(policy_id: str, revision: int, strategy: str) -> bytes:
+    return routing_pb2.RouteDecision(
+        policy_id=policy_id, policy_revision=revision, strategy=strategy
+    ).SerializeToString()
+
+
+@lru_cache(64)
+def _valid_for(seconds: float) -> bytes:
+    return routing_pb2.RouteDecision(valid_for=duration(seconds)).SerializeToString()
+
+
+def _told(rejected: Mapping[str, int], revision: int) -> bytes:
+    return routing_pb2.RouteDecision(rejected=rejected, table_revision=revision).SerializeToString(deterministic=True)
+
+
+def _decide_time(unix_seconds: float) -> bytes:
+    whole = math.floor(unix_seconds)
+    nanos = int((unix_seconds - whole) * 1e9)
+    if 1 << 28 <= whole < 1 << 31 and nanos >= 1 << 28:
+        return _TIME.pack(
+            *(0x8A, 1, 12, 8, _LOW[whole & 16_383], _LOW[whole >> 14 & 16_383], whole >> 28),
+            *(16, _LOW[nanos & 16_383], _LOW[nanos >> 14 & 16_383], nanos >> 28),
+        )
+    body = timestamp(unix_seconds).SerializeToString()
+    return b"\x8a\x01%b%b" % (_VARINTS[len(body)], body)
+
+
+def decision_bytes(decision: Decision) -> bytes:
+    """A decision that lists no candidates as an encoded RouteDecision."""
+    assert not decision.candidates, "candidates are written by decision_to"
+    parts = [framed(b"\x0a", decision.decision_id.encode())] if decision.decision_id else []
+    parts.append(framed(b"\x12", target_bytes(decision.target)))
+    parts += [framed(b"\x1a", target_bytes(choice)) for choice in decision.alternatives]
+    if decision.reasoning:
+        parts.append(framed(b"\x22", decision.reasoning.encode()))
+    parts.append(_policy(decision.policy_id, decision.policy_revision, decision.strategy))
+    parts += [_stage(stage.name, stage.detail, stage.remaining) for stage in decision.stages]
+    if decision.considered:
+        parts.append(b"\x48" + _varint(decision.considered))
+    if decision.rejected:
+        parts.append(_told(decision.rejected, decision.table_revision))
+    elif decision.table_revision:
+        parts.append(b"\x58" + _varint(decision.table_revision))
+    age = decision.table_age_seconds
+    parts.append(_duration(0x62, age) if 0.0 <= age < MAX_ESTIMATE_SECONDS else _message(0x62, duration(age)))
+    parts += [framed(b"\x6a", region.encode()) for region in decision.stale_regions]
+    if decision.panic:
+        parts.append(b"\x70\x01")
+    parts.append(_valid_for(decision.valid_for_seconds))
+    parts.append(_decide_time(decision.decide_time))
+    if decision.rule:
+        parts.append(framed(b"\x92\x01", decision.rule.encode()))
+    return b"".join(parts)

@@ -21,10 +21,22 @@ from catalog.types import (
     ServingProfile,
 )
 from federation.api.convert import decisions, resources
-from federation.api.convert.targets import target_to
+from federation.api.convert.targets import target_bytes, target_to
 from federation.api.convert.times import duration, seconds_of, timestamp, unix_seconds_of
 from federation.v1 import routing_pb2
-from policies.types import Choice, Code, Explain, Outcome, Phase, Result, RouteRequest, Scores
+from policies.types import (
+    Candidate,
+    Choice,
+    Code,
+    Decision,
+    Explain,
+    Outcome,
+    Phase,
+    Result,
+    RouteRequest,
+    Scores,
+    Stage,
+)
 
 FIGURES = st.floats(allow_nan=False, allow_infinity=False, width=64)
 SECONDS = st.one_of(st.none(), st.floats(0, 1e10, allow_nan=False))
@@ -81,6 +93,83 @@ def test_the_short_way_to_a_target_says_what_the_long_one_says(
     )
 
     assert target_to(choice) == long
+    assert target_bytes(choice) == long.SerializeToString()
+
+
+CHOICES = st.builds(
+    Choice,
+    region_id=st.sampled_from(["eu-west-1", "", "r" * 63]),
+    node_id=st.sampled_from(["n", "ñ"]),
+    model_id=st.just("m"),
+    deployment=st.sampled_from(["eu-west-1/n/m", "d" * 400]),
+    served_model_name=st.sampled_from(["", "m-fp8"]),
+    endpoint=st.sampled_from(["", "http://n:1"]),
+    via_gateway=st.booleans(),
+    estimated_latency_seconds=SECONDS,
+    estimated_time_to_first_token_seconds=SECONDS,
+    earliest_time_to_first_token_seconds=SECONDS,
+    latest_time_to_first_token_seconds=SECONDS,
+    estimated_cost_usd=st.one_of(st.none(), FIGURES),
+    score=FIGURES,
+    scores=SCORES,
+    substitution_differences=st.lists(st.text(max_size=5), max_size=2).map(tuple),
+)
+COUNTS = st.integers(0, (1 << 31) - 1)
+DECISIONS = st.builds(
+    Decision,
+    decision_id=st.text(max_size=40),
+    target=CHOICES,
+    alternatives=st.lists(CHOICES, max_size=2).map(tuple),
+    reasoning=st.one_of(st.text(max_size=20), st.just("r" * 5_000)),
+    policy_id=st.sampled_from(["balanced", ""]),
+    policy_revision=st.integers(0, 1 << 40),
+    strategy=st.sampled_from(["predicted", ""]),
+    stages=st.lists(st.builds(Stage, st.text(max_size=3), st.text(max_size=3), COUNTS), max_size=3).map(tuple),
+    considered=COUNTS,
+    rejected=st.dictionaries(st.sampled_from(["PRIVACY", "DRAINING", "TENANT"]), COUNTS),
+    table_revision=st.integers(0, (1 << 63) - 1),
+    table_age_seconds=st.floats(0, 1e12),
+    stale_regions=st.lists(st.text(max_size=3), max_size=2).map(tuple),
+    panic=st.booleans(),
+    valid_for_seconds=st.sampled_from([5.0, 0.0, 0.25]),
+    decide_time=st.floats(0, 4e9),
+    rule=st.text(max_size=3),
+)
+
+
+@given(DECISIONS)
+def test_decisions_are_written_as_protobuf_would_write_them(decision: Decision) -> None:
+    plain = decisions.decision_to(decision)
+
+    encoded = decisions.decision_encoded(decision)
+
+    assert encoded == plain.SerializeToString(deterministic=True)
+
+
+def test_decisions_with_candidates_are_written_whole() -> None:
+    choice = Choice("r", "n", "m", "r/n/m", "m", "http://n:1")
+    decision = Decision(
+        *("d-1", choice, (), "", "balanced", 1, "best", (), 1, {}, 1, 0.0, (), False, 5.0, 1.5),
+        candidates=(Candidate(choice),),
+    )
+
+    found = routing_pb2.RouteDecision.FromString(decisions.decision_encoded(decision))
+
+    assert len(found.candidates) == 1
+    assert found == decisions.decision_to(decision)
+
+
+def test_a_target_tells_when_its_first_token_is_to_be_expected() -> None:
+    choice = Choice(
+        *("r", "n", "m", "r/n/m", "m", "http://n:1"),
+        earliest_time_to_first_token_seconds=0.25,
+        latest_time_to_first_token_seconds=1.5,
+    )
+
+    target = target_to(choice)
+
+    assert seconds_of(target.earliest_time_to_first_token) == 0.25
+    assert seconds_of(target.latest_time_to_first_token) == 1.5
 
 
 @pytest.mark.parametrize("unknown", [math.nan, math.inf, -1.0])
