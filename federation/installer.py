@@ -137,6 +137,7 @@ class Installer:
             unix_time=self._wall(),
             expired_nodes=self._leases.ended(),
             lapsed_regions=self._imports.lapsed_regions(),
+            catalog_at=self._feed.answered_at,
         )
         self._router.install(table)
         self._built = inputs

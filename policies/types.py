@@ -236,6 +236,7 @@ class Decision:
     decide_time: float  # Unix seconds.
     rule: str = ""
     candidates: tuple[Candidate, ...] = ()
+    catalog_age_seconds: float = 0.0
 
 
 class Phase(Enum):

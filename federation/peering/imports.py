@@ -77,6 +77,12 @@ class Imports:
         self.version = 0
         self.catalog_version = 0
 
+    def restore(self, peers: Iterable[PeerImport]) -> None:
+        """Takes over what another life of this process was told; its leases have gone on meanwhile."""
+        for peer in peers:
+            self.peers[peer.identity.region_id] = peer
+        self._changed(catalog=True)
+
     # --- what sessions bring
 
     def met(self, identity: Identity, lease_seconds: float, now: float) -> None:

@@ -247,6 +247,7 @@ class Record:
             rejected=self.told_rejections,
             table_revision=self.table.revision,
             table_age_seconds=max(0.0, self.now - self.table.built_at),
+            catalog_age_seconds=max(0.0, self.now - self.table.catalog_at),
             stale_regions=self.table.stale_regions,
             panic=self.panic,
             valid_for_seconds=policy.valid_for_seconds,

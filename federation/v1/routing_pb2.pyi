@@ -321,7 +321,7 @@ class Stage(_message.Message):
     def __init__(self, name: _Optional[str] = ..., detail: _Optional[str] = ..., remaining: _Optional[int] = ...) -> None: ...
 
 class RouteDecision(_message.Message):
-    __slots__ = ("decision_id", "target", "alternatives", "reasoning", "policy_id", "policy_revision", "strategy", "stages", "candidates_considered", "rejected", "table_revision", "table_age", "stale_regions", "panic", "valid_for", "candidates", "decide_time", "rule")
+    __slots__ = ("decision_id", "target", "alternatives", "reasoning", "policy_id", "policy_revision", "strategy", "stages", "candidates_considered", "rejected", "table_revision", "table_age", "stale_regions", "panic", "valid_for", "candidates", "decide_time", "rule", "catalog_age")
     class RejectedEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -347,6 +347,7 @@ class RouteDecision(_message.Message):
     CANDIDATES_FIELD_NUMBER: _ClassVar[int]
     DECIDE_TIME_FIELD_NUMBER: _ClassVar[int]
     RULE_FIELD_NUMBER: _ClassVar[int]
+    CATALOG_AGE_FIELD_NUMBER: _ClassVar[int]
     decision_id: str
     target: RouteTarget
     alternatives: _containers.RepeatedCompositeFieldContainer[RouteTarget]
@@ -365,7 +366,8 @@ class RouteDecision(_message.Message):
     candidates: _containers.RepeatedCompositeFieldContainer[Candidate]
     decide_time: _timestamp_pb2.Timestamp
     rule: str
-    def __init__(self, decision_id: _Optional[str] = ..., target: _Optional[_Union[RouteTarget, _Mapping]] = ..., alternatives: _Optional[_Iterable[_Union[RouteTarget, _Mapping]]] = ..., reasoning: _Optional[str] = ..., policy_id: _Optional[str] = ..., policy_revision: _Optional[int] = ..., strategy: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., candidates_considered: _Optional[int] = ..., rejected: _Optional[_Mapping[str, int]] = ..., table_revision: _Optional[int] = ..., table_age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., stale_regions: _Optional[_Iterable[str]] = ..., panic: bool = ..., valid_for: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., decide_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., rule: _Optional[str] = ...) -> None: ...
+    catalog_age: _duration_pb2.Duration
+    def __init__(self, decision_id: _Optional[str] = ..., target: _Optional[_Union[RouteTarget, _Mapping]] = ..., alternatives: _Optional[_Iterable[_Union[RouteTarget, _Mapping]]] = ..., reasoning: _Optional[str] = ..., policy_id: _Optional[str] = ..., policy_revision: _Optional[int] = ..., strategy: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., candidates_considered: _Optional[int] = ..., rejected: _Optional[_Mapping[str, int]] = ..., table_revision: _Optional[int] = ..., table_age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., stale_regions: _Optional[_Iterable[str]] = ..., panic: bool = ..., valid_for: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., decide_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., rule: _Optional[str] = ..., catalog_age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class RouteResponse(_message.Message):
     __slots__ = ("decision",)

@@ -151,6 +151,7 @@ def decision_to(decision: Decision) -> routing_pb2.RouteDecision:
         candidates_considered=decision.considered,
         table_revision=decision.table_revision,
         table_age=duration(decision.table_age_seconds),
+        catalog_age=duration(decision.catalog_age_seconds),
         panic=decision.panic,
         valid_for=duration(decision.valid_for_seconds),
         decide_time=timestamp(decision.decide_time),
