@@ -20,6 +20,7 @@ from federation.routing.figures import Figures, figures
 from federation.routing.planner import Plan
 from federation.routing.rations import Admission
 from federation.routing.replay import entry
+from federation.routing.spills import Spill
 from federation.routing.spread import Spread
 from federation.routing.table import Table
 from policies.pipeline import Evaluation, candidate, differences, judge
@@ -94,6 +95,8 @@ class Record:
     # What its tenant's budget did to it ("" nothing), and what it was admitted by; None: its policy sheds nobody.
     demotion: str = ""
     admission: Admission | None = None
+    # What its tier was drawn from; None: its policy has no tiers.
+    spill: Spill | None = None
     # US dollars by attempt, where the tenant has a budget.
     charges: dict[int, float] | None = None
     outcomes: list[Outcome] = field(default_factory=list)
@@ -119,7 +122,8 @@ class Record:
     def ask(self) -> Ask:
         """The request as filters and scorers saw it."""
         if self._ask is None:
-            self._ask = self.plan.ask(self.request, self.tokens, self.answer, self.wall_time)
+            turns = None if self.spill is None else self.spill.turns
+            self._ask = self.plan.ask(self.request, self.tokens, self.answer, self.wall_time, turns)
         return self._ask
 
     @property
@@ -276,6 +280,8 @@ class Record:
             before.append(Stage("budget", self.demotion, self.considered))
         if self.admission is not None:
             before.append(Stage("admission", self.admission.told(), self.considered))
+        if self.spill is not None:
+            before.append(Stage("spillover", self.spill.told(), self.considered))
         return (
             *before,
             Stage("rules", rule, self.considered),

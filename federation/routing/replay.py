@@ -17,6 +17,7 @@ import numpy as np
 from catalog.types import PrivacyLevel
 from federation.routing.ranking import build_ranking, scalars
 from federation.routing.rations import Admission
+from federation.routing.spills import spill_of
 from federation.routing.state import State
 from federation.routing.walk import walk
 from policies.admission import Standing
@@ -93,6 +94,7 @@ def entry(record: Record) -> dict[str, Any]:
         "columns": {name: _column(getattr(pool, name)) for name in COLUMNS if name != "row"},
         "load": {field.name: _column(getattr(record.load, field.name)) for field in fields(Load)},
         "admission": _admission(record),
+        "spillover": None if record.spill is None else record.spill.entry(),
         "code": record.code.tolist(),
         "narrow": _narrow(record),
         "decision": {
@@ -221,6 +223,8 @@ def ask_of(record: Mapping[str, Any], registry: Registry = BUILT_IN) -> Ask:
         origin=ask["origin"],
         zone=ask["zone"],
         unix_time=record["time"],
+        # Records of programs that knew no tiers say nothing of it.
+        turns=spill_of(spill, record["seed"]).turns if (spill := record.get("spillover")) else None,
     )
 
 
@@ -271,7 +275,7 @@ def replay(record: Mapping[str, Any], registry: Registry = BUILT_IN) -> ReplayRe
         )
         rows = pool.row
     decided = record["decision"]
-    differences: list[str] = [*_admitted_again(record, ask)]
+    differences: list[str] = [*_admitted_again(record, ask), *_drawn_again(record)]
     if selected is None:
         differences.append(f"target: was {decided['target']}, now nobody")
     else:
@@ -301,6 +305,13 @@ def _admitted_again(record: Mapping[str, Any], ask: Ask) -> Iterator[str]:
         yield f"chance of being shed: was {was['chance']!r}, now {again.chance!r}"
     if not again.admitted:
         yield "admission: was admitted, now shed"
+
+
+def _drawn_again(record: Mapping[str, Any]) -> Iterator[str]:
+    """How the draw of a tier comes out differently."""
+    was = record.get("spillover")
+    if was is not None and (now := spill_of(was, record["seed"]).drawn) != was["drawn"]:
+        yield f"tier: was {was['drawn']}, now {now}"
 
 
 def _state(pool: Pool, load: Load) -> State:
