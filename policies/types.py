@@ -84,6 +84,8 @@ class RouteRequest:
     policy_id: str = ""
     max_alternatives: int = 3
     explain: Explain = Explain.SUMMARY
+    # It came by the ingress of a region from abroad, and must not leave again.
+    forwarded: bool = False
     _shape: tuple[object, ...] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
@@ -126,6 +128,7 @@ class RouteRequest:
                     self.max_time_to_first_token_seconds,
                     self.min_throughput_tokens_per_second,
                     self.max_price_usd_per_million_tokens,
+                    self.forwarded,
                 ),
             )
         assert self._shape is not None

@@ -170,7 +170,8 @@ class Record:
         row = int(self.rows[place])
         pool = self.table.pool
         deployed = self.table.compiled.deployed[row]
-        via_gateway = bool(deployed.ingress_endpoint) and self.plan.origin_region != deployed.region_id
+        abroad = self.plan.origin_region != deployed.region_id and not self.request.forwarded
+        via_gateway = bool(deployed.ingress_endpoint) and abroad
         scores = told.scores
         asked = self.plan.asked
         # Kept at the first telling, which is when the decision is made: what is learned later must not change it.

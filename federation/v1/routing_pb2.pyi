@@ -167,7 +167,7 @@ class Placement(_message.Message):
     def __init__(self, only_regions: _Optional[_Iterable[str]] = ..., exclude_regions: _Optional[_Iterable[str]] = ..., jurisdictions: _Optional[_Iterable[str]] = ..., exclude_nodes: _Optional[_Iterable[str]] = ..., node_labels: _Optional[_Mapping[str, str]] = ..., allow_substitutes: bool = ...) -> None: ...
 
 class RouteRequest(_message.Message):
-    __slots__ = ("request_id", "model_id", "capability", "adapter", "origin", "tenant_id", "session_id", "priority", "labels", "qos", "prompt", "placement", "policy_id", "max_alternatives", "explain")
+    __slots__ = ("request_id", "model_id", "capability", "adapter", "origin", "tenant_id", "session_id", "priority", "labels", "qos", "prompt", "placement", "policy_id", "max_alternatives", "explain", "hops")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -190,6 +190,7 @@ class RouteRequest(_message.Message):
     POLICY_ID_FIELD_NUMBER: _ClassVar[int]
     MAX_ALTERNATIVES_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
+    HOPS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model_id: str
     capability: str
@@ -205,7 +206,8 @@ class RouteRequest(_message.Message):
     policy_id: str
     max_alternatives: int
     explain: Explain
-    def __init__(self, request_id: _Optional[str] = ..., model_id: _Optional[str] = ..., capability: _Optional[str] = ..., adapter: _Optional[str] = ..., origin: _Optional[_Union[Origin, _Mapping]] = ..., tenant_id: _Optional[str] = ..., session_id: _Optional[str] = ..., priority: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., qos: _Optional[_Union[QualityOfService, _Mapping]] = ..., prompt: _Optional[_Union[PromptShape, _Mapping]] = ..., placement: _Optional[_Union[Placement, _Mapping]] = ..., policy_id: _Optional[str] = ..., max_alternatives: _Optional[int] = ..., explain: _Optional[_Union[Explain, str]] = ...) -> None: ...
+    hops: int
+    def __init__(self, request_id: _Optional[str] = ..., model_id: _Optional[str] = ..., capability: _Optional[str] = ..., adapter: _Optional[str] = ..., origin: _Optional[_Union[Origin, _Mapping]] = ..., tenant_id: _Optional[str] = ..., session_id: _Optional[str] = ..., priority: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., qos: _Optional[_Union[QualityOfService, _Mapping]] = ..., prompt: _Optional[_Union[PromptShape, _Mapping]] = ..., placement: _Optional[_Union[Placement, _Mapping]] = ..., policy_id: _Optional[str] = ..., max_alternatives: _Optional[int] = ..., explain: _Optional[_Union[Explain, str]] = ..., hops: _Optional[int] = ...) -> None: ...
 
 class Scores(_message.Message):
     __slots__ = ("latency", "throughput", "cost", "locality", "health", "total")

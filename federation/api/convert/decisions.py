@@ -80,6 +80,8 @@ def request_from(message: routing_pb2.RouteRequest) -> RouteRequest:
     if has("origin"):
         values["origin_region"] = message.origin.region_id
         values["origin_zone"] = message.origin.zone
+    if message.hops:
+        values["forwarded"] = True
     if has("max_alternatives"):
         values["max_alternatives"] = message.max_alternatives
     labels = message.labels
