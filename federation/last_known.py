@@ -145,12 +145,13 @@ def read(path: Path, owner: str) -> Kept | None:
     if words[3] != str(len(squeezed)) or words[2] != hashlib.sha256(squeezed).hexdigest():
         raise Unusable("it is damaged: its checksum does not fit")
     try:
-        return _parsed(zlib.decompress(squeezed).decode().split("\n"), owner, touched)
+        return parsed(zlib.decompress(squeezed).decode().split("\n"), owner, touched)
     except (zlib.error, ValueError, KeyError, TypeError, DecodeError, binascii.Error) as e:
         raise Unusable(f"its content is not understood: {e!r}") from None
 
 
-def _parsed(lines: list[str], owner: str, touched: float) -> Kept:
+def parsed(lines: list[str], owner: str, touched: float) -> Kept:
+    """What the lines of a file say; `touched` is when it was last confirmed. ValueError, KeyError, Unusable."""
     about = json.loads(lines[0])
     if about["owner"] != owner:
         raise Unusable(f"it is of control plane {about['owner']!r}, not of {owner!r}")
