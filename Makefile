@@ -5,7 +5,9 @@ BIN := $(VENV)/bin
 # Tests are spread over the processors; set JOBS=0 to run them in one process.
 JOBS ?= auto
 
-.PHONY: demo test lint fuzz bench profile protos format clean
+.PHONY: demo test lint fuzz dst bench profile protos format clean
+# How long `make dst` begins new runs.
+DST_MINUTES ?= 60
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Fairway needs Python 3.11 or newer; set PYTHON=python3.x")'
@@ -29,6 +31,10 @@ lint: $(VENV)/installed
 # The hard rules on ten times as many random fleets as `make test` tries.
 fuzz: $(VENV)/installed
 	FAIRWAY_FUZZ_CASES=100000 $(BIN)/pytest tests/scenarios
+
+# Three regions in virtual time under random faults: as many seeds of ten virtual minutes as fit into DST_MINUTES.
+dst: $(VENV)/installed
+	$(BIN)/python -m tests.faults.dst --minutes $(DST_MINUTES)
 
 bench: $(VENV)/installed
 	$(BIN)/pip install -q --disable-pip-version-check -e '.[bench]'

@@ -27,6 +27,7 @@ from aiohttp import web
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from catalog.errors import StoreUnavailable
 from catalog.store import CatalogStore
 from catalog.types import Region
 from federation import logs
@@ -59,9 +60,10 @@ from federation.health.monitor import Monitor
 from federation.health.prober import Prober
 from federation.health.resolve import AddressRules, session_factory
 from federation.installer import Installer
+from federation.last_known import Keeper, Kept
 from federation.leases import LeaseKeeper
 from federation.logs import Log
-from federation.opening import event_loop, loaded_registry, opened_log, opened_store, store_url, told
+from federation.opening import event_loop, kept_catalog, loaded_registry, opened_log, opened_store, store_url, told
 from federation.peering.exports import export_rules
 from federation.peering.imports import Imports
 from federation.peering.messages import Identity
@@ -161,13 +163,15 @@ class ControlPlane:
         self.watch = FleetWatch()
         self.transitions = Transitions()
         self.peering = self._peering(rng)
+        self.imports = Imports() if self.peering is None else self.peering.imports
+        self.keeper = self._keeper()
         self.installer = Installer(
             self.feed,
             self.leases,
             self.monitor,
             self.prober,
             self.router,
-            imports=Imports() if self.peering is None else self.peering.imports,
+            imports=self.imports,
             home_region=region,
             log=log,
             monotonic=now,
@@ -193,6 +197,7 @@ class ControlPlane:
             probes=self.probes,
             transitions=self.transitions,
             peers=lambda: () if self.peering is None else self.peering.statuses(),
+            kept_at=lambda: None if self.keeper is None else self.keeper.confirmed_at,
             task_failures=self.task_failures,
             loop_lag=self.vitals.loop_lag,
             certificate_expiry=lambda: self.certificates.expires_at if self.certificates else None,
@@ -221,6 +226,22 @@ class ControlPlane:
             rng=Random(rng.getrandbits(64)),
             monotonic=self.clock.monotonic,
             sleep=self.clock.sleep,
+        )
+
+    def _keeper(self) -> Keeper | None:
+        """What keeps the last known catalog, where it is to be kept."""
+        path, clock = self.settings.store.last_known_path, self.clock
+        if path is None:
+            return None
+        return Keeper(
+            path,
+            self.feed,
+            self.imports,
+            owner=self.settings.region.id,
+            log=self.log,
+            monotonic=clock.monotonic,
+            wall=clock.wall,
+            sleep=clock.sleep,
         )
 
     def _server(self) -> grpc.aio.Server:
@@ -293,17 +314,51 @@ class ControlPlane:
         self.transitions.observe(self.installer.health)
         self.watch.step(self.installer.snapshot, self.installer.health, now)
 
-    async def prepare(self) -> None:
-        """Reads the catalog, creates the own region's record where there is none, and builds the first table."""
-        await self.feed.start()
+    async def prepare(self, kept: Kept | None = None) -> None:
+        """Reads the catalog, creates the own region's record where there is none, and builds the first table.
+
+        While the store is away it goes by what was kept. StoreUnavailable where that is nothing.
+        """
+        if kept is not None:
+            self._join_kept_imports(kept)
+        try:
+            await self.feed.start()
+        except StoreUnavailable as e:
+            if kept is None:
+                raise
+            self._go_by(kept, e)
         region = self.settings.region
-        if region.id not in self.feed.snapshot.regions:
+        if self.feed.available and region.id not in self.feed.snapshot.regions:
             (put,) = await self.store.put([Region(region.id, jurisdictions=region.jurisdiction)], actor="start")
             await self.feed.reached(put.revision)
         self.installer.tick()
         # What was spent before must be known before the first request may spend more.
         await self.bookkeeper.start()
         await self.vitals.tell()
+
+    def _join_kept_imports(self, kept: Kept) -> None:
+        own = {self.settings.region.id, *self.settings.region.owns}
+        if self.peering is not None:
+            joining = kept.joining(self.clock.wall(), self.clock.monotonic())
+            self.imports.restore(peer for peer in joining if own.isdisjoint(peer.identity.owned_regions))
+
+    def _go_by(self, kept: Kept, error: StoreUnavailable) -> None:
+        age = max(0.0, self.clock.wall() - kept.answered_at)
+        self.feed.restore(kept.snapshot, self.clock.monotonic() - age)
+        self.log.error(
+            "catalog store does not answer at the start; serving from the last known catalog, writes fail",
+            age_seconds=round(age, 1),
+            revision=kept.snapshot.revision,
+            nodes=len(kept.snapshot.nodes),
+            error=str(error),
+        )
+
+    def remark(self) -> str:
+        """What those should know who ask whether this server is ready, though it is; "" nothing."""
+        if self.feed.available:
+            return ""
+        age = self.clock.monotonic() - self.feed.answered_at
+        return f"the catalog's store does not answer: routing by the catalog of {age:.0f} s ago, writes fail"
 
     def _serving(self) -> dict[str, bool]:
         """Routing is served from the first table on; the catalog while its store answers."""
@@ -329,8 +384,10 @@ class ControlPlane:
     def tasks(self) -> dict[str, Callable[[], Awaitable[None]]]:
         """What runs beside the servers."""
         peering = {"peering": self.peering.run} if self.peering is not None and self.peering.dials else {}
+        keeper = {} if self.keeper is None else {"keeper": self.keeper.run}
         return {
             **peering,
+            **keeper,
             "feed": self.feed.run,
             "leases": self.leases.run,
             "installer": self.installer.run,
@@ -385,8 +442,9 @@ async def control_plane(
     check_free("server.listen", listen)
     check_free("server.admin", admin)
     async with AsyncExitStack() as stack:
+        kept = kept_catalog(settings, log)
         if store is None:
-            store = await opened_store(settings, clock.wall)
+            store = await opened_store(settings, clock.wall, kept)
         stack.push_async_callback(store.close)
         plane = ControlPlane(settings, store, clock, rng, log)
         stack.push_async_callback(asyncio.to_thread, plane.telemetry.close)
@@ -394,8 +452,10 @@ async def control_plane(
             stack.callback(plane.decision_log.close)
         plane.address = bind(plane.server, listen, plane.certificates)
         with told():
-            await plane.prepare()
+            await plane.prepare(kept)
         stack.push_async_callback(plane.bookkeeper.close)
+        if plane.keeper is not None:
+            stack.push_async_callback(plane.keeper.close)
         plane.admin_address = await _serve_admin(plane, admin, stack)
         running = [asyncio.create_task(plane.keep_running(name, run), name=name) for name, run in plane.tasks().items()]
         stack.push_async_callback(_end, running)
@@ -418,6 +478,7 @@ async def _serve_admin(plane: ControlPlane, address: Address, stack: AsyncExitSt
         metrics=lambda accept: page(plane.figures, accept),
         loop_lag=plane.vitals.loop_lag,
         not_ready=plane.vitals.not_ready,
+        remark=plane.remark,
         summary=plane.summary,
     )
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)

@@ -77,6 +77,10 @@ class StoreSettings(Section):
     url_file: Path | None = Field(default=None, description="Read the URL from this file instead (mounted secrets).")
     migrate: bool = Field(default=True, description="Upgrade the schema at start; false only checks it.")
     keep_changes: int = Field(default=100_000, ge=1_000, description="Changes that watches can resume from.")
+    last_known_path: Path | None = Field(
+        default=None,
+        description="File that keeps the last known catalog, to start from while the database is away. Unset: none.",
+    )
 
 
 class HealthSettings(Section):

@@ -56,6 +56,8 @@ class CatalogFeed:
         self.available = True
         # Monotonic seconds at which the store last answered.
         self.answered_at = monotonic()
+        # Whether the snapshot is of another life of this process, so that the store has to be read anew.
+        self._restored = False
 
     @property
     def revision(self) -> int:
@@ -64,6 +66,13 @@ class CatalogFeed:
     async def start(self) -> None:
         """Reads the first snapshot. StoreUnavailable."""
         self._replace(await self._store.snapshot())
+
+    def restore(self, snapshot: Snapshot, answered_at: float) -> None:
+        """Serves a snapshot from elsewhere until the store answers."""
+        self._show(snapshot)
+        self.answered_at = answered_at
+        self.available = False
+        self._restored = True
 
     async def run(self) -> None:
         """Follows the store until cancelled; an outage is logged once, and once again when it is over."""
@@ -79,6 +88,8 @@ class CatalogFeed:
     async def pull(self) -> None:
         """Applies what the store has beyond the snapshot. StoreUnavailable."""
         async with self._pulling:
+            if self._restored:
+                self._replace(await self._store.snapshot())
             while True:
                 try:
                     changes = await self._store.changes(self.revision, PAGE)
@@ -127,6 +138,12 @@ class CatalogFeed:
         return name if name in self.snapshot.models else self._aliases.get(name, "")
 
     def _replace(self, snapshot: Snapshot) -> None:
+        self._restored = False
+        self._show(snapshot)
+        self._found()
+        self._tell()
+
+    def _show(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         self._recent.clear()
         self._recent_after = snapshot.revision
@@ -138,8 +155,6 @@ class CatalogFeed:
         }
         self._node_paths = sorted(f"{name}/" for name in snapshot.nodes)
         self._index_aliases()
-        self._found()
-        self._tell()
 
     def _apply(self, changes: Sequence[Change]) -> None:
         self.snapshot = apply(self.snapshot, changes)

@@ -20,6 +20,7 @@ from federation.health.monitor import Monitor
 from federation.leases import LeaseKeeper
 from federation.logs import Log
 from federation.peering.imports import Imports
+from federation.peering.loads import FarLoads
 from federation.routing.router import Router
 from federation.routing.table import Compiled, build_table, compile_catalog
 from policies.document import compile_policy
@@ -66,6 +67,7 @@ class Installer:
         self._prober = prober
         self._router = router
         self._imports = imports
+        self._far_loads = FarLoads(imports, router.observe_load)
         self._home_region = home_region
         self._log = log
         self._monotonic = monotonic
@@ -99,6 +101,7 @@ class Installer:
         now = self._monotonic()
         self.follow()
         self._monitor.tick(now)
+        self._far_loads.step(now)
         self._router.sweep(now)
         for peer in self._imports.tick(now):
             self._log.warning("peer's lease ended; its nodes leave routing until it is heard again", peer=peer)
@@ -137,6 +140,7 @@ class Installer:
             unix_time=self._wall(),
             expired_nodes=self._leases.ended(),
             lapsed_regions=self._imports.lapsed_regions(),
+            catalog_at=self._feed.answered_at,
         )
         self._router.install(table)
         self._built = inputs

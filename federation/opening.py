@@ -8,10 +8,13 @@ from contextlib import contextmanager
 
 from catalog.errors import CatalogError, NotOwner, StoreReadOnly, StoreUnavailable
 from catalog.sql import schema
+from catalog.sql.late import UPGRADE_SECONDS, open_late
 from catalog.sql.store import open_store
 from catalog.store import CatalogStore
 from federation.api.listening import StartError, Unreachable
 from federation.config import ConfigError, RoutingSettings, Settings, StoreSettings, masked
+from federation.last_known import Kept, Unusable, read
+from federation.logs import Log
 from federation.plugins import PluginError, load_registry
 from federation.routing.decisions import DecisionLog
 from policies.registry import Registry
@@ -33,14 +36,35 @@ def store_url(settings: StoreSettings) -> str:
     return url
 
 
-async def opened_store(settings: Settings, wall: Callable[[], float]) -> CatalogStore:
-    """The store of the settings, its schema upgraded where they say so. ConfigError, StartError, Unreachable."""
-    url = store_url(settings.store)
+async def opened_store(settings: Settings, wall: Callable[[], float], kept: Kept | None = None) -> CatalogStore:
+    """The store of the settings, its schema upgraded where they say so. ConfigError, StartError, Unreachable.
+
+    Where a catalog was kept, a database that does not answer is opened later.
+    """
+    url, owner, migrate = store_url(settings.store), settings.region.id, settings.store.migrate
     with told():
-        if settings.store.migrate:
-            wait = SQLITE_WAIT_SECONDS if url.startswith("sqlite") else schema.WAIT_SECONDS
-            await asyncio.to_thread(schema.upgrade, url, wait_seconds=wait)
-        return await open_store(url, owner=settings.region.id, clock=wall)
+        try:
+            if migrate:
+                wait = SQLITE_WAIT_SECONDS if url.startswith("sqlite") else schema.WAIT_SECONDS
+                wait = wait if kept is None else UPGRADE_SECONDS
+                await asyncio.to_thread(schema.upgrade, url, wait_seconds=wait)
+            return await open_store(url, owner=owner, clock=wall)
+        except StoreUnavailable:
+            if kept is None:
+                raise
+            return open_late(url, owner=owner, clock=wall, migrate=migrate)
+
+
+def kept_catalog(settings: Settings, log: Log) -> Kept | None:
+    """What the last life of this control plane kept; None, and why in the log, where it cannot be used."""
+    path = settings.store.last_known_path
+    if path is None:
+        return None
+    try:
+        return read(path, settings.region.id)
+    except Unusable as e:
+        log.error("the last known catalog cannot be used; this start needs the database", path=str(path), error=str(e))
+        return None
 
 
 @contextmanager

@@ -25,6 +25,7 @@ CHART_OWNED = frozenset(
         "store.url",
         "store.url_file",
         "store.migrate",
+        "store.last_known_path",
         "security.tls_certificate",
         "security.tls_key",
         "security.tls_client_ca",

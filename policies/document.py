@@ -71,8 +71,15 @@ BOUNDS: Mapping[str, tuple[float, float]] = MappingProxyType(
         "ShedStep.up_to_priority": (-1_000, 1_000),
         "ShedStep.from_utilization": (0.0, 1_000.0),
         "Shed.full_utilization": (0.0, 1_000.0),
+        "Spillover.overprovisioning": (1.0, 10.0),
+        "Spillover.full_utilization": (0.01, 10.0),
+        "Spillover.max_shift_per_minute": (0.001, 60.0),
+        "Spillover.failback_seconds": (0.0, 86_400.0),
+        "Spillover.hysteresis": (0.0, 1.0),
     }
 )
+# Lists of strings of which one alone may be written without the brackets.
+ONE_OR_MANY = frozenset({"Spillover.region_order"})
 # Named by the store, not by the document.
 OUTSIDE = ("policy_id", "revision")
 MAX_RULES = 256
@@ -129,6 +136,8 @@ class _Reader:
         return self.scalar(kind, value, path, name)
 
     def sequence(self, args: tuple[Any, ...], value: Any, path: str, name: str) -> Any:
+        if name in ONE_OR_MANY and isinstance(value, str):
+            value = [value]
         if not isinstance(value, (list, tuple)):
             # Pairs of strings (labels) may be written as a table.
             if isinstance(value, Mapping) and args[-1] is Ellipsis and get_origin(args[0]) is tuple:
@@ -256,6 +265,13 @@ def _check(policy: Policy, reader: _Reader, registry: Registry) -> None:
         if sum(part.percent for part in rule.split) > 100.0 + 1e-9:
             reader.wrong(f"{path}.split", "the percentages add up to more than 100")
     _check_tenants(policy, reader)
+    if policy.spillover is not None:
+        tiers = policy.spillover.region_order
+        if not tiers:
+            reader.wrong("spillover.region_order", 'must name a tier, as "home_first"; leave `spillover` out for none')
+        for number, glob in enumerate(tiers):
+            if not glob or glob in tiers[:number]:
+                reader.wrong(f"spillover.region_order[{number}]", f"must be set and stand there once, not {glob!r}")
 
 
 def _check_tenants(policy: Policy, reader: _Reader) -> None:
@@ -345,6 +361,8 @@ def _schema(kind: Any, name: str) -> dict[str, Any]:
         items = {"type": "array", "items": _schema(args[0], name), "minItems": fewest, "maxItems": most_items}
         if get_origin(args[0]) is tuple:
             return {"anyOf": [{"type": "object", "additionalProperties": {"type": "string"}}, items]}
+        if name in ONE_OR_MANY:
+            return {"anyOf": [{"type": "string"}, items]}
         return items
     if origin is not None:
         return {"type": "object", "additionalProperties": _schema(args[1], name)}

@@ -93,10 +93,13 @@ def allowed_jurisdictions(ask: Ask, pool: Pool) -> list[frozenset[str]]:
 
 
 def region_excluded(ask: Ask, pool: Pool) -> BoolArray:
-    only, without = ask.request.only_regions, ask.request.exclude_regions
-    if not only and not without:
+    only, without, stays = ask.request.only_regions, ask.request.exclude_regions, ask.request.forwarded
+    if not only and not without and not stays:
         return none(pool)
-    return by_place(pool, lambda p: p.region_id in without or (bool(only) and p.region_id not in only))
+    return by_place(
+        pool,
+        lambda p: p.region_id in without or (bool(only) and p.region_id not in only) or (stays and p.imported),
+    )
 
 
 def node_excluded(ask: Ask, pool: Pool) -> BoolArray:
@@ -267,6 +270,8 @@ def explain(code: Code, ask: Ask, pool: Pool, load: Load, seen: Prediction, tota
         case Code.REGION_EXCLUDED:
             excluded = region.region_id in request.exclude_regions
             bound = f"not {region.region_id}" if excluded else f"one of {', '.join(request.only_regions)}"
+            if request.forwarded and region.imported:
+                bound = "an own region: it was passed on once"
             actual = region.region_id
         case Code.NODE_EXCLUDED:
             name = pool.names[pool.row[place]]

@@ -245,6 +245,9 @@ def choose(
                 # Sessions that must move leave those alone that only came back: new sessions are load enough for them.
                 settled = healthy[pool.recovered[healthy] >= found.ask.policy.promotion_hold_seconds]
                 open_to = settled if len(settled) else healthy
+            if found.ask.turns is not None:
+                turn = found.ask.turns[pool.place[open_to]]
+                open_to = open_to[turn == turn.min()]
             seen = field(found, open_to, seed, key)
             near = pickers.near(seen) if picker in DRAWS_NEAR else 0
             target, by = int(open_to[registry.pickers[picker](seen)]), "picker"

@@ -185,6 +185,28 @@ class Shed:
     full_utilization: float = 1.0
 
 
+# In a region order: the region that a request comes from.
+HOME_FIRST = "home_first"
+
+
+@dataclass(frozen=True, slots=True)
+class Spillover:
+    """In which order regions are used, and how work moves from one tier to the next and back."""
+
+    # "home_first", or globs of region ids, the first tier first; regions that none of them names come last.
+    region_order: tuple[str, ...] = (HOME_FIRST,)
+    # A tier has all the work until less than 1 / this of its capacity is healthy.
+    overprovisioning: float = 1.4
+    # Used share of a tier's healthy room from which work goes on to the next. Above, queues form.
+    full_utilization: float = 0.9
+    # Share of all work that may leave a tier in a minute though it has room; what has none leaves at once.
+    max_shift_per_minute: float = 0.5
+    # Over how long all work comes back to a tier that is well again.
+    failback_seconds: float = 120.0
+    # A smaller change of shares is not made.
+    hysteresis: float = 0.05
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """How candidates are compared, and what is never allowed. Defaults are those of the preset `balanced`."""
@@ -231,6 +253,8 @@ class Policy:
     shares: tuple[Share, ...] = ()
     # Absent: nothing is shed before nobody has room; with shares, the defaults of `Shed`.
     shed: Shed | None = None
+    # Absent: no region comes first; the round trip is one term of the sum.
+    spillover: Spillover | None = None
     # Names of scorers, filters and pickers of other packages, with the scorers' weights.
     extra_filters: tuple[str, ...] = ()
     extra_scorers: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))

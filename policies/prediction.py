@@ -16,7 +16,7 @@ from math import asin, cos, radians, sin, sqrt
 import numpy as np
 
 from policies.policy import Assumptions, Policy
-from policies.pool import FloatArray, Identity, Load, Place, Pool
+from policies.pool import FloatArray, Identity, IntArray, Load, Place, Pool
 from policies.types import RouteRequest
 
 EARTH_RADIUS_KM = 6371.0
@@ -46,6 +46,8 @@ class Ask:
     zone: str  # "region/zone", "" where it is unknown.
     # Unix seconds, for rules and prices with a time of day.
     unix_time: float = 0.0
+    # By place: in which turn the target is looked for there, 0 first; None: everywhere at once. See `spillover.py`.
+    turns: IntArray | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,8 @@ class RouteRequest:
     # None: as many as the policy says.
     max_alternatives: int | None = None
     explain: Explain = Explain.SUMMARY
+    # It came by the ingress of a region from abroad, and must not leave again.
+    forwarded: bool = False
     _shape: tuple[object, ...] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
@@ -127,6 +129,7 @@ class RouteRequest:
                     self.max_time_to_first_token_seconds,
                     self.min_throughput_tokens_per_second,
                     self.max_price_usd_per_million_tokens,
+                    self.forwarded,
                 ),
             )
         assert self._shape is not None
@@ -237,6 +240,7 @@ class Decision:
     decide_time: float  # Unix seconds.
     rule: str = ""
     candidates: tuple[Candidate, ...] = ()
+    catalog_age_seconds: float = 0.0
 
 
 class Phase(Enum):

@@ -66,18 +66,23 @@ async def open_store(
     SchemaBehind, SchemaAhead; StoreUnavailable where the database does not answer; ValueError for another URL.
     `connections` is the most that PostgreSQL is asked for, besides one for notifications.
     """
-    parsed = parse_url(url)
-    if not schema.file_exists(parsed):
-        schema.check_current(None, parsed)
-    sessions = Sessions(parsed, owner=owner, timeouts=timeouts or Timeouts(), connections=connections)
+    sessions = Sessions(parse_url(url), owner=owner, timeouts=timeouts or Timeouts(), connections=connections)
     try:
-        schema.check_current(await sessions.read(_schema_of), parsed)
-        sessions.incarnation = await _incarnation(sessions)
-        sessions.notifies = not is_sqlite(parsed) and await _notifies(sessions)
+        await opened(sessions)
     except BaseException:
         await sessions.close()
         raise
     return SqlStore(sessions, clock=clock)
+
+
+async def opened(sessions: Sessions) -> None:
+    """Checks the schema and learns what sessions need of their database. Raises as `open_store`."""
+    url = sessions.url
+    if not schema.file_exists(url):
+        schema.check_current(None, url)
+    schema.check_current(await sessions.read(_schema_of), url)
+    sessions.incarnation = await _incarnation(sessions)
+    sessions.notifies = not is_sqlite(url) and await _notifies(sessions)
 
 
 async def _schema_of(connection: AsyncConnection) -> str | None:

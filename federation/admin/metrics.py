@@ -79,6 +79,7 @@ class Figures:
         probes: Probes,
         transitions: Transitions,
         peers: Callable[[], Sequence[PeerStatus]],
+        kept_at: Callable[[], float | None],
         task_failures: Counter[str],
         loop_lag: Callable[[], float],
         certificate_expiry: Callable[[], float | None],
@@ -96,6 +97,7 @@ class Figures:
         self._probes = probes
         self._transitions = transitions
         self._peers = peers
+        self._kept_at = kept_at
         self._task_failures = task_failures
         self._loop_lag = loop_lag
         self._certificate_expiry = certificate_expiry
@@ -186,6 +188,13 @@ class Figures:
                 "Time since the store last answered.",
                 (),
                 _one(lambda: self._monotonic() - feed.answered_at),
+            ),
+            Family(
+                "last_known_age_seconds",
+                gauge,
+                "Time since the local file was found to hold the newest catalog. Absent: none is kept.",
+                (),
+                self._kept_age,
             ),
             Family("store_up", gauge, "1 while the catalog's store answers.", (), _one(lambda: float(feed.available))),
             Family("peer_up", gauge, "1 while the link to a peer is in sync.", ("peer",), self._peers_up),
@@ -333,6 +342,10 @@ class Figures:
     def _table_age(self) -> Iterator[Sample]:
         if self._router.ready:
             yield (), max(0.0, self._monotonic() - self._router.table.built_at)
+
+    def _kept_age(self) -> Iterator[Sample]:
+        if (kept_at := self._kept_at()) is not None:
+            yield (), max(0.0, self._monotonic() - kept_at)
 
     def _certificate(self) -> Iterator[Sample]:
         expiry = self._certificate_expiry()

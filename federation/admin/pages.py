@@ -17,9 +17,10 @@ def application(
     metrics: Callable[[str], tuple[bytes, str]],
     loop_lag: Callable[[], float],
     not_ready: Callable[[], str],
+    remark: Callable[[], str],
     summary: Callable[[], dict[str, str]],
 ) -> web.Application:
-    """`not_ready` tells why no traffic should come, "" where it may."""
+    """`not_ready` tells why no traffic should come, "" where it may; `remark` what is wrong all the same."""
 
     async def show_metrics(request: web.Request) -> web.Response:
         body, content_type = metrics(request.headers.get("Accept", ""))
@@ -35,7 +36,9 @@ def application(
 
     async def readyz(request: web.Request) -> web.Response:
         reason = not_ready()
-        return web.Response(status=503, text=f"{reason}\n") if reason else web.Response(text="ok\n")
+        if reason:
+            return web.Response(status=503, text=f"{reason}\n")
+        return web.Response(text="".join(f"{line}\n" for line in ("ok", remark()) if line))
 
     async def index(request: web.Request) -> web.Response:
         rows = "".join(f"<tr><th>{escape(key)}<td>{escape(value)}" for key, value in summary().items())

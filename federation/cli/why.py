@@ -99,7 +99,14 @@ def _made_by(decision: Any) -> str:
     return f"policy {decision.policy_id} ({revision}), picker {decision.strategy}{rule}; {table}"
 
 
+# Longer than the store is asked for news in quiet times.
+CATALOG_SECONDS = 5.0
+
+
 def _warnings(decision: Any) -> Iterator[tuple[str, str]]:
+    age = span(decision, "catalog_age")
+    if age is not None and age > CATALOG_SECONDS:
+        yield "warning", f"the catalog's store had not answered for {duration(age)}"
     if decision.panic:
         yield "warning", "health was set aside: too few candidates are healthy"
     if decision.stale_regions:

@@ -95,6 +95,7 @@ def _marked(decision: routing_pb2.RouteDecision, age: float, max_age: float) -> 
     # Outcomes of this use must not count as repeats of the first use's; they name the node instead.
     copy.ClearField("decision_id")
     copy.table_age.FromNanoseconds(decision.table_age.ToNanoseconds() + int(age * 1e9))
+    copy.catalog_age.FromNanoseconds(decision.catalog_age.ToNanoseconds() + int(age * 1e9))
     copy.valid_for.FromNanoseconds(int((max_age - age) * 1e9))
     regions = {target.region_id for target in (decision.target, *decision.alternatives)}
     copy.stale_regions.extend(sorted(regions - set(decision.stale_regions)))

@@ -26,6 +26,10 @@ LAID_SECONDS = 5.0
 # A round trip that moved by less is told to nobody: each change compiles the catalog anew.
 ROUND_TRIP_STEP_SECONDS = 0.001
 ROUND_TRIP_STEP_RATIO = 0.2
+# How long the work of a region takes to come back to it, and what its health counts for at first: enough that it is
+# used where nobody else is.
+RETURN_SECONDS = 60.0
+LEAST_RETURN = 0.2
 NO_VIEW = View()
 NOTHING_APPLIED = Applied()
 NOTHING_HERE = DeploymentHealth()
@@ -46,6 +50,8 @@ class PeerImport:
     # By node: its report and when it came.
     reports: dict[str, tuple[NodeReport, float]] = field(default_factory=dict)
     round_trip_seconds: float | None = None
+    # When it was heard again after its lease had ended.
+    returned_at: float = float("-inf")
     # By deployment: what was laid over last, when, and what it was made from.
     laid: dict[str, tuple[NodeReport, DeploymentHealth, float, DeploymentHealth]] = field(default_factory=dict)
     # The nodes as they stand in the merged catalog, and what they were made for.
@@ -76,6 +82,13 @@ class Imports:
         self.peers: dict[str, PeerImport] = {}
         self.version = 0
         self.catalog_version = 0
+        self._news: list[NodeReport] = []
+
+    def restore(self, peers: Iterable[PeerImport]) -> None:
+        """Takes over what another life of this process was told; its leases have gone on meanwhile."""
+        for peer in peers:
+            self.peers[peer.identity.region_id] = peer
+        self._changed(catalog=True)
 
     # --- what sessions bring
 
@@ -112,6 +125,7 @@ class Imports:
         known.heard_at = now
         if known.expired:
             known.expired = False
+            known.returned_at = now
             self._changed(catalog=False)
 
     def told(self, peer: str, reports: Iterable[NodeReport], now: float) -> None:
@@ -119,6 +133,7 @@ class Imports:
         known = self.peers[peer]
         for report in reports:
             known.reports[report.node] = (report, now)
+            self._news.append(report)
         self._changed(catalog=False)
 
     def measured(self, peer: str, round_trip_seconds: float) -> None:
@@ -148,6 +163,18 @@ class Imports:
         self.catalog_version += catalog
 
     # --- what is asked
+
+    def news(self) -> list[NodeReport]:
+        """Reports that came since this was asked last."""
+        news, self._news = self._news, []
+        return news
+
+    def report(self, node: str) -> NodeReport | None:
+        """The newest report of a node; None where there is none, or its peer's lease ended."""
+        for peer in self.peers.values():
+            if node in peer.reports and not peer.expired:
+                return peer.reports[node][0]
+        return None
 
     def applied(self) -> dict[str, Applied]:
         """How far this side got with each peer's log."""
@@ -300,7 +327,7 @@ def _lay(
     owner = peer.identity.region_id
     report, came_at = peer.reports.get(node.name, (NodeReport(node.name), now))
     # In this time a score does not fade, so that what was made before is what would be made now.
-    fresh = not peer.expired and now - peer.heard_at <= 2.0 * HEARTBEAT_SECONDS
+    fresh = not peer.expired and now - peer.heard_at <= 2.0 * HEARTBEAT_SECONDS and _return(peer, now) >= 1.0
     told: dict[str, DeploymentReport] | None = None
     for deployment in node.deployments:
         name = deployment.name
@@ -348,7 +375,7 @@ def _laid(
         grade=told.grade,
         reason=_reason(peer, report, now),
         ready=told.ready,
-        score=aged_score(min(told.score, _caution(here)), now - peer.heard_at, HEARTBEAT_SECONDS),
+        score=aged_score(min(told.score, _caution(here)), now - peer.heard_at, HEARTBEAT_SECONDS) * _return(peer, now),
         circuit=circuit,
         ejected_until=ejected_until,
         error_ratio=here.error_ratio,
@@ -365,6 +392,11 @@ def _laid(
         decode_tokens_per_second=_first(here.decode_tokens_per_second, told.decode_tokens_per_second),
         signal_times=MappingProxyType(times),
     )
+
+
+def _return(peer: PeerImport, now: float) -> float:
+    """What health counts for after a peer came back: it gets its work again step by step, not all at once."""
+    return min(1.0, LEAST_RETURN + (1.0 - LEAST_RETURN) * (now - peer.returned_at) / RETURN_SECONDS)
 
 
 def _caution(here: DeploymentHealth) -> float:

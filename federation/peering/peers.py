@@ -224,6 +224,11 @@ class Peering:
         for dial in self.dials:
             if link.opened_here and dial.address == link.address:
                 dial.region_id = peer
+        resumed = link.session.applied
+        known = self.imports.peers.get(peer)
+        if resumed.revision and (known is None or known.applied != resumed):
+            # A delta would lead from what is not there any more.
+            return "what was known of it was forgotten during the greeting; it is told anew"
         other = self.links.get(peer)
         if other is not None and not other.session.closed:
             ours_first = self.me.region_id < peer

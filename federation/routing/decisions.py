@@ -20,6 +20,7 @@ from federation.routing.figures import Figures, figures
 from federation.routing.planner import Plan
 from federation.routing.rations import Admission
 from federation.routing.replay import entry
+from federation.routing.spills import Spill
 from federation.routing.spread import Spread
 from federation.routing.state import load_of
 from federation.routing.table import Table
@@ -99,6 +100,8 @@ class Record:
     # What its tenant's budget did to it ("" nothing), and what it was admitted by; None: its policy sheds nobody.
     demotion: str = ""
     admission: Admission | None = None
+    # What its tier was drawn from; None: its policy has no tiers.
+    spill: Spill | None = None
     # US dollars by attempt, where the tenant has a budget.
     charges: dict[int, float] | None = None
     outcomes: list[Outcome] = field(default_factory=list)
@@ -172,7 +175,8 @@ class Record:
     def ask(self) -> Ask:
         """The request as filters and scorers saw it."""
         if self._ask is None:
-            self._ask = self.plan.ask(self.request, self.tokens, self.answer, self.wall_time)
+            turns = None if self.spill is None else self.spill.turns
+            self._ask = self.plan.ask(self.request, self.tokens, self.answer, self.wall_time, turns)
         return self._ask
 
     @property
@@ -218,7 +222,8 @@ class Record:
         row = int(self.rows[place])
         pool = self.table.pool
         deployed = self.table.compiled.deployed[row]
-        via_gateway = bool(deployed.ingress_endpoint) and self.plan.origin_region != deployed.region_id
+        abroad = self.plan.origin_region != deployed.region_id and not self.request.forwarded
+        via_gateway = bool(deployed.ingress_endpoint) and abroad
         scores = told.scores
         asked = self.plan.asked
         early, late = self.interval(place)
@@ -303,6 +308,7 @@ class Record:
             rejected=self.told_rejections,
             table_revision=self.table.revision,
             table_age_seconds=max(0.0, self.now - self.table.built_at),
+            catalog_age_seconds=max(0.0, self.now - self.table.catalog_at),
             stale_regions=self.table.stale_regions,
             panic=self.panic,
             valid_for_seconds=policy.valid_for_seconds,
@@ -331,6 +337,8 @@ class Record:
             before.append(Stage("budget", self.demotion, self.considered))
         if self.admission is not None:
             before.append(Stage("admission", self.admission.told(), self.considered))
+        if self.spill is not None:
+            before.append(Stage("spillover", self.spill.told(), self.considered))
         return (
             *before,
             Stage("rules", rule, self.considered),

@@ -60,7 +60,14 @@ class Plan:
     room: Room | None
     pool: str
 
-    def ask(self, request: RouteRequest, input_tokens: int, output_tokens: int, unix_time: float) -> Ask:
+    def ask(
+        self,
+        request: RouteRequest,
+        input_tokens: int,
+        output_tokens: int,
+        unix_time: float,
+        turns: IntArray | None = None,
+    ) -> Ask:
         """One request of this plan, as filters and scorers see it."""
         return Ask(
             request=replace(request, origin_region=self.origin_region, model_id=self.model_id),
@@ -72,6 +79,7 @@ class Plan:
             origin=self.origin,
             zone=self.zone,
             unix_time=unix_time,
+            turns=turns,
         )
 
 

@@ -23,6 +23,7 @@ from policies.policy import Policy
 from policies.pool import BoolArray, Pool
 from policies.prediction import Ask, fill
 from policies.registry import BUILT_IN, Registry
+from policies.spillover import tier_of
 from policies.types import Code
 
 MAX_CHANGES = 100
@@ -156,7 +157,7 @@ def decide_again(record: Mapping[str, Any], what_if: WhatIf, registry: Registry 
     gone = np.array([place.region_id in what_if.without_regions for place in pool.places], dtype=np.bool_)[pool.place]
     if gone.any():
         pool = replace(pool, status=np.where(gone, Code.NOT_READY.value, pool.status).astype(np.int8))
-    found = evaluate(ask, pool, load, registry, narrow)
+    found = evaluate(_in_turn(ask, pool), pool, load, registry, narrow)
     # Where the decision stood is where its session was, as far as the record tells.
     selected = choose(
         found,
@@ -174,6 +175,16 @@ def decide_again(record: Mapping[str, Any], what_if: WhatIf, registry: Registry 
         broken for place in (selected.target, *selected.alternatives) for broken in violations(ask, pool, place, gone)
     )
     return Again(record["decision_id"], ask.request.model_id, before, after, violations=broken)
+
+
+def _in_turn(ask: Ask, pool: Pool) -> Ask:
+    """The request with the turns of its policy's tiers, as if none of them lacked room."""
+    spill = ask.policy.spillover
+    if spill is None or ask.turns is not None:
+        return ask if spill is not None else replace(ask, turns=None)
+    regions = [place.region_id for place in pool.places]
+    tiers = [tier_of(spill.region_order, region_id, ask.request.origin_region) for region_id in regions]
+    return replace(ask, turns=np.array(tiers, dtype=np.int64))
 
 
 def _before(record: Mapping[str, Any], pool: Pool, ask: Ask) -> Expected:
@@ -201,8 +212,10 @@ def _expected(found: Evaluation, place: int) -> Expected:
 def _under(ask: Ask, effect: rules.Effect, policy: Policy) -> Ask:
     """The same request under another policy, with that policy's assumptions."""
     request, assume = effect.request, policy.assume
+    same = policy.spillover is not None and ask.policy.spillover == policy.spillover
     return replace(
         ask,
+        turns=ask.turns if same else None,
         request=request,
         policy=effect.policy,
         input_tokens=assume.input_tokens if request.input_tokens is None else request.input_tokens,

@@ -19,6 +19,7 @@ from catalog.types import PrivacyLevel
 from federation.routing.groups import grouped
 from federation.routing.ranking import build_ranking, scalars
 from federation.routing.rations import Admission
+from federation.routing.spills import spill_of
 from federation.routing.state import State
 from federation.routing.walk import walk
 from policies.admission import Standing
@@ -95,6 +96,7 @@ def entry(record: Record) -> dict[str, Any]:
         "columns": {name: _column(getattr(pool, name)) for name in COLUMNS if name != "row"},
         "load": {field.name: _column(getattr(record.load, field.name)) for field in fields(Load)},
         "admission": _admission(record),
+        "spillover": None if record.spill is None else record.spill.entry(),
         "code": record.code.tolist(),
         "narrow": _narrow(record),
         "told": _told(record),
@@ -258,6 +260,8 @@ def ask_of(record: Mapping[str, Any], registry: Registry = BUILT_IN) -> Ask:
         origin=ask["origin"],
         zone=ask["zone"],
         unix_time=record["time"],
+        # Records of programs that knew no tiers say nothing of it.
+        turns=spill_of(spill, record["seed"]).turns if (spill := record.get("spillover")) else None,
     )
 
 
@@ -309,7 +313,7 @@ def replay(record: Mapping[str, Any], registry: Registry = BUILT_IN) -> ReplayRe
             wanted=record["wanted"],
         )
     decided = record["decision"]
-    differences: list[str] = [*_admitted_again(record, ask)]
+    differences: list[str] = [*_admitted_again(record, ask), *_drawn_again(record)]
     if selected is None:
         differences.append(f"target: was {decided['target']}, now nobody")
     else:
@@ -348,6 +352,13 @@ def _shed_of(admission: Mapping[str, Any]) -> Shed | None:
     if shed is None:
         return None
     return Shed(tuple(ShedStep(*step) for step in shed["steps"]), shed["full_utilization"])
+
+
+def _drawn_again(record: Mapping[str, Any]) -> Iterator[str]:
+    """How the draw of a tier comes out differently."""
+    was = record.get("spillover")
+    if was is not None and (now := spill_of(was, record["seed"]).drawn) != was["drawn"]:
+        yield f"tier: was {was['drawn']}, now {now}"
 
 
 def _state(pool: Pool, load: Load) -> State:

@@ -22,6 +22,7 @@ from federation.routing.planner import Planner, unknown
 from federation.routing.rations import Rations
 from federation.routing.reservations import Reservation, Reservations
 from federation.routing.shadow import Shadows
+from federation.routing.spills import Spills
 from federation.routing.state import State, load_of
 from federation.routing.table import Table
 from federation.routing.walk import walk
@@ -101,6 +102,7 @@ class Router:
         self._table: Table | None = None
         self._planner = Planner(registry)
         self.rations = Rations(settings.tenant_policies, settings.policy)
+        self.spills = Spills()
         self._slot_names: dict[int, str] = {}
         self._slots_of_node: dict[str, list[int]] = {}
         self.state = State()
@@ -174,13 +176,15 @@ class Router:
         admission = None
         if plan.room is not None:
             admission = rations.admit(plan, plan.room, request, tokens + answer, state, seed)
+        spill = self.spills.draw(plan, state, seed, now)
         session_slot = state.session_slot(request.session_key, now) if request.session_id else -1
         wanted = policy.max_alternatives if request.max_alternatives is None else min(request.max_alternatives, 16)
         cached = self._cached(request, policy, tokens)
         whole = whole or request.explain is Explain.FULL or len(rows) <= KEEP_ROWS
         walked = None
         fits = (request.input_tokens or 0) + (request.max_output_tokens or 0) <= ranking.window
-        if ranking.walkable and fits:
+        # Tiers are for the whole pipeline: a walk knows one order.
+        if ranking.walkable and fits and spill is None:
             walked = walk(
                 ranking,
                 plan.scalars,
@@ -206,7 +210,7 @@ class Router:
                 rejected = {**ranking.counts, **{name: count for name, count in moved.items() if count}}
             chosen = (walked.target, *walked.alternatives)
         else:
-            ask = plan.ask(request, tokens, answer, wall)
+            ask = plan.ask(request, tokens, answer, wall, None if spill is None else spill.turns)
             pool = plan.table.pool.take(rows)
             if not fits:
                 # The ranking is of prompts of any length.
@@ -257,6 +261,7 @@ class Router:
             near,
             demotion=demotion,
             admission=admission,
+            spill=spill,
             _ask=ask,
         )
 
@@ -480,6 +485,7 @@ class Router:
     def sweep(self, now: float) -> None:
         """Turns deadlines: lets forgotten room go, and suspects who owes a first token. Every 100 ms."""
         self.state.advance(now)
+        self.spills.step(self._table, self.state, now)
         for late, ratio in self.reservations.sweep(now):
             self.state.suspect(late.slot, ratio)
         if self._on_suspicion is not None:

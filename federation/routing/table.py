@@ -76,6 +76,8 @@ class Table:
     stale_regions: tuple[str, ...]
     # The earliest moment at which a circuit lets a trial through again; infinite where none is open.
     retry_at: float
+    # When the own catalog's database last agreed with it, monotonic seconds.
+    catalog_at: float = float("inf")
 
     @property
     def revision(self) -> int:
@@ -274,6 +276,7 @@ def build_table(
     unix_time: float = 0.0,
     expired_nodes: Iterable[str] = (),
     lapsed_regions: Iterable[str] = (),
+    catalog_at: float = float("inf"),
 ) -> Table:
     """Lays health and the hour's prices over the catalog.
 
@@ -322,6 +325,7 @@ def build_table(
         built_at=now,
         stale_regions=_stale(pool, signals, now),
         retry_at=min(open_until, default=float("inf")),
+        catalog_at=catalog_at,
     )
 
 

@@ -167,7 +167,7 @@ class Placement(_message.Message):
     def __init__(self, only_regions: _Optional[_Iterable[str]] = ..., exclude_regions: _Optional[_Iterable[str]] = ..., jurisdictions: _Optional[_Iterable[str]] = ..., exclude_nodes: _Optional[_Iterable[str]] = ..., node_labels: _Optional[_Mapping[str, str]] = ..., allow_substitutes: bool = ...) -> None: ...
 
 class RouteRequest(_message.Message):
-    __slots__ = ("request_id", "model_id", "capability", "adapter", "origin", "tenant_id", "session_id", "priority", "labels", "qos", "prompt", "placement", "policy_id", "max_alternatives", "explain")
+    __slots__ = ("request_id", "model_id", "capability", "adapter", "origin", "tenant_id", "session_id", "priority", "labels", "qos", "prompt", "placement", "policy_id", "max_alternatives", "explain", "hops")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -190,6 +190,7 @@ class RouteRequest(_message.Message):
     POLICY_ID_FIELD_NUMBER: _ClassVar[int]
     MAX_ALTERNATIVES_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
+    HOPS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model_id: str
     capability: str
@@ -205,7 +206,8 @@ class RouteRequest(_message.Message):
     policy_id: str
     max_alternatives: int
     explain: Explain
-    def __init__(self, request_id: _Optional[str] = ..., model_id: _Optional[str] = ..., capability: _Optional[str] = ..., adapter: _Optional[str] = ..., origin: _Optional[_Union[Origin, _Mapping]] = ..., tenant_id: _Optional[str] = ..., session_id: _Optional[str] = ..., priority: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., qos: _Optional[_Union[QualityOfService, _Mapping]] = ..., prompt: _Optional[_Union[PromptShape, _Mapping]] = ..., placement: _Optional[_Union[Placement, _Mapping]] = ..., policy_id: _Optional[str] = ..., max_alternatives: _Optional[int] = ..., explain: _Optional[_Union[Explain, str]] = ...) -> None: ...
+    hops: int
+    def __init__(self, request_id: _Optional[str] = ..., model_id: _Optional[str] = ..., capability: _Optional[str] = ..., adapter: _Optional[str] = ..., origin: _Optional[_Union[Origin, _Mapping]] = ..., tenant_id: _Optional[str] = ..., session_id: _Optional[str] = ..., priority: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., qos: _Optional[_Union[QualityOfService, _Mapping]] = ..., prompt: _Optional[_Union[PromptShape, _Mapping]] = ..., placement: _Optional[_Union[Placement, _Mapping]] = ..., policy_id: _Optional[str] = ..., max_alternatives: _Optional[int] = ..., explain: _Optional[_Union[Explain, str]] = ..., hops: _Optional[int] = ...) -> None: ...
 
 class Scores(_message.Message):
     __slots__ = ("latency", "throughput", "cost", "locality", "health", "total")
@@ -321,7 +323,7 @@ class Stage(_message.Message):
     def __init__(self, name: _Optional[str] = ..., detail: _Optional[str] = ..., remaining: _Optional[int] = ...) -> None: ...
 
 class RouteDecision(_message.Message):
-    __slots__ = ("decision_id", "target", "alternatives", "reasoning", "policy_id", "policy_revision", "strategy", "stages", "candidates_considered", "rejected", "table_revision", "table_age", "stale_regions", "panic", "valid_for", "candidates", "decide_time", "rule")
+    __slots__ = ("decision_id", "target", "alternatives", "reasoning", "policy_id", "policy_revision", "strategy", "stages", "candidates_considered", "rejected", "table_revision", "table_age", "stale_regions", "panic", "valid_for", "candidates", "decide_time", "rule", "catalog_age")
     class RejectedEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -347,6 +349,7 @@ class RouteDecision(_message.Message):
     CANDIDATES_FIELD_NUMBER: _ClassVar[int]
     DECIDE_TIME_FIELD_NUMBER: _ClassVar[int]
     RULE_FIELD_NUMBER: _ClassVar[int]
+    CATALOG_AGE_FIELD_NUMBER: _ClassVar[int]
     decision_id: str
     target: RouteTarget
     alternatives: _containers.RepeatedCompositeFieldContainer[RouteTarget]
@@ -365,7 +368,8 @@ class RouteDecision(_message.Message):
     candidates: _containers.RepeatedCompositeFieldContainer[Candidate]
     decide_time: _timestamp_pb2.Timestamp
     rule: str
-    def __init__(self, decision_id: _Optional[str] = ..., target: _Optional[_Union[RouteTarget, _Mapping]] = ..., alternatives: _Optional[_Iterable[_Union[RouteTarget, _Mapping]]] = ..., reasoning: _Optional[str] = ..., policy_id: _Optional[str] = ..., policy_revision: _Optional[int] = ..., strategy: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., candidates_considered: _Optional[int] = ..., rejected: _Optional[_Mapping[str, int]] = ..., table_revision: _Optional[int] = ..., table_age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., stale_regions: _Optional[_Iterable[str]] = ..., panic: bool = ..., valid_for: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., decide_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., rule: _Optional[str] = ...) -> None: ...
+    catalog_age: _duration_pb2.Duration
+    def __init__(self, decision_id: _Optional[str] = ..., target: _Optional[_Union[RouteTarget, _Mapping]] = ..., alternatives: _Optional[_Iterable[_Union[RouteTarget, _Mapping]]] = ..., reasoning: _Optional[str] = ..., policy_id: _Optional[str] = ..., policy_revision: _Optional[int] = ..., strategy: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., candidates_considered: _Optional[int] = ..., rejected: _Optional[_Mapping[str, int]] = ..., table_revision: _Optional[int] = ..., table_age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., stale_regions: _Optional[_Iterable[str]] = ..., panic: bool = ..., valid_for: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., decide_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., rule: _Optional[str] = ..., catalog_age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class RouteResponse(_message.Message):
     __slots__ = ("decision",)

@@ -31,6 +31,7 @@ class Life:
 
     process: Any
     address: str
+    admin: str
     _line: Connection
 
     @classmethod
@@ -43,7 +44,8 @@ class Life:
         listens = await asyncio.to_thread(ours.poll, START_SECONDS)
         try:
             assert listens, "no answer in time"
-            return cls(process, ours.recv(), ours)
+            address, admin = ours.recv()
+            return cls(process, address, admin, ours)
         except (EOFError, AssertionError) as e:
             process.kill()
             raise AssertionError(f"the server did not start ({e}): {log.read_text()[-4000:]}") from None
@@ -72,4 +74,4 @@ def _live(flags: Mapping[str, object], log: Path, line: Connection) -> None:
     os.dup2(out, sys.stderr.fileno())
     settings = load(None, {}, {"server.listen": "127.0.0.1:0", "server.admin": "127.0.0.1:0", **flags})
     logs.configure(settings.telemetry)
-    asyncio.run(app.serve(settings, ready=lambda plane: line.send(str(plane.address))))
+    asyncio.run(app.serve(settings, ready=lambda plane: line.send((str(plane.address), str(plane.admin_address)))))

@@ -154,6 +154,8 @@ def test_the_server_accepts_the_file_that_is_rendered(values: Values, tmp_path: 
     assert (loaded.security.tls_key is not None) == ("tls" in values)
     assert loaded.store.migrate == (not postgres)
     assert (loaded.store.url_file is not None) == postgres
+    # In a volume of the pod: it outlives the container.
+    assert str(loaded.store.last_known_path) == ("/var/lib/fairway/last-known" if postgres else "None")
 
 
 def test_only_what_was_set_is_written() -> None:

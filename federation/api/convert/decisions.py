@@ -80,6 +80,8 @@ def request_from(message: routing_pb2.RouteRequest) -> RouteRequest:
     if has("origin"):
         values["origin_region"] = message.origin.region_id
         values["origin_zone"] = message.origin.zone
+    if message.hops:
+        values["forwarded"] = True
     if has("max_alternatives"):
         values["max_alternatives"] = message.max_alternatives
     labels = message.labels
@@ -151,6 +153,7 @@ def decision_to(decision: Decision) -> routing_pb2.RouteDecision:
         candidates_considered=decision.considered,
         table_revision=decision.table_revision,
         table_age=duration(decision.table_age_seconds),
+        catalog_age=duration(decision.catalog_age_seconds),
         panic=decision.panic,
         valid_for=duration(decision.valid_for_seconds),
         decide_time=timestamp(decision.decide_time),

@@ -6,7 +6,7 @@ A JSON string, number, boolean or list of them is the same thing in TOML, so toJ
 {{- $server := dict "listen" "0.0.0.0:50051" "admin" "0.0.0.0:8080" "insecure" .Values.insecure -}}
 {{- $store := dict "url" "sqlite:////var/lib/fairway/fairway.db" -}}
 {{- if eq .Values.database.mode "postgres" -}}
-{{- $store = dict "url_file" "/etc/fairway/database/url" "migrate" false -}}
+{{- $store = dict "url_file" "/etc/fairway/database/url" "migrate" false "last_known_path" "/var/lib/fairway/last-known" -}}
 {{- end -}}
 {{- $security := dict -}}
 {{- if .Values.tls.existingSecret -}}

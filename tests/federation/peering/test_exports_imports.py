@@ -16,6 +16,7 @@ from federation.peering.exports import (
     snapshot_of,
 )
 from federation.peering.imports import KEEP_SECONDS, Imports
+from federation.peering.loads import FarLoads
 from federation.peering.messages import DeploymentReport, Identity, NodeReport, Replacement, View
 from federation.peering.reports import Reporter
 from federation.peering.session import Applied
@@ -281,3 +282,37 @@ def test_nodes_that_did_not_change_stay_the_same_values_over_a_delta():
     assert merged.nodes["eu/n"] is before
     assert sorted(merged.nodes) == ["eu/m", "eu/n", "us/a"]
     assert merged.imported == {"eu"}
+
+
+def test_a_peer_that_comes_back_after_its_lease_counts_for_little_at_first():
+    imports = imported(at=0.0)
+    imports.tick(31.0)
+    imports.heard("eu", 40.0)
+    health = {"eu/n/llama-3-8b": WELL}
+    merged = imports.merged(OURS, "us")
+
+    def score(now: float) -> float:
+        imports.heard("eu", now)
+        return imports.overlaid(merged, health, now)["eu/n/llama-3-8b"].score
+
+    assert [score(now) for now in (40.0, 70.0, 100.0, 160.0)] == pytest.approx([0.2, 0.6, 1.0, 1.0])
+
+
+def test_the_load_of_far_nodes_is_told_at_once_and_again_while_it_stands():
+    imports = imported(at=0.0)
+    told: list[tuple[str, float | None, float | None]] = []
+    loads = FarLoads(imports, lambda node, running, queue, now: told.append((node, running, queue)))
+    loads.step(0.0)
+    told.clear()
+
+    imports.told("eu", [NodeReport("eu/n", (READY,), running_requests=8.0, queue_depth=3.0)], 1.0)
+    for step in range(3):
+        loads.step(1.0 + step / 10)
+    busy = len(told)
+    imports.tick(40.0)
+    loads.step(40.0)
+    loads.step(40.1)
+
+    assert set(told) == {("eu/n", 8.0, 3.0)}
+    assert busy == 4
+    assert len(told) == busy

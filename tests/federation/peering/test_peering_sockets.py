@@ -255,6 +255,53 @@ async def all_known(fairway: Running) -> bool:
         return False
 
 
+async def test_a_region_behind_its_ingress_is_reached_in_one_hop_and_picks_the_node_itself():
+    async with three() as (eu, us, ap, _), engine("m") as far, engine("m") as other:
+        region = types_pb2.Region(
+            region_id="eu",
+            reach=types_pb2.REACH_GATEWAY,
+            ingress_endpoint="https://in.eu.example:443",
+            jurisdictions=("DE", "EU"),
+        )
+        known = (await eu.catalog.GetRegion(catalog_pb2.GetRegionRequest(region_id="eu"))).region
+        region.etag = known.etag
+        await eu.catalog.PutRegion(catalog_pb2.PutRegionRequest(region=region))
+        public = types_pb2.PRIVACY_LEVEL_PUBLIC
+        await eu.register("eu", "n1", far.url, "m", privacy_level=public)
+        await ap.register("ap", "n1", other.url, "m", privacy_level=public)
+        only_eu = {"qos": PUBLIC, "placement": {"only_regions": ["eu"]}}
+        await until(lambda: by_gateway(us, only_eu))
+        await until(lambda: both_known(eu))
+
+        first = (await us.route("m", **only_eu)).target
+        # The ingress asks on behalf of the same caller, and says that it is the second to decide.
+        second = (await eu.route("m", qos=PUBLIC, hops=1, origin={"region_id": "us"})).target
+        loop = await failing(eu.route("m", qos=PUBLIC, hops=2))
+
+        assert (first.node_id, first.endpoint) == ("", "https://in.eu.example:443")
+        assert (second.via_gateway, second.node_id, second.endpoint) == (False, "n1", far.url)
+        assert (loop.code, list(loop.violations)) == (grpc.StatusCode.INVALID_ARGUMENT, ["hops"])
+
+        far.status = 500
+        await until(lambda: rejected_as(eu, "eu/n1/m", "UNHEALTHY"))
+        stays = await failing(eu.route("m", qos=PUBLIC, hops=1, origin={"region_id": "us"}))
+
+        # Its own nodes are gone: it is refused, not sent abroad again, though somebody abroad would take it.
+        assert stays.code is grpc.StatusCode.UNAVAILABLE
+        assert "REGION_EXCLUDED" in str(stays)
+
+
+async def by_gateway(fairway: Running, request: Any) -> bool:
+    try:
+        return (await fairway.route("m", **request)).target.via_gateway
+    except grpc.aio.AioRpcError:
+        return False
+
+
+async def both_known(fairway: Running) -> bool:
+    return await rejected(fairway, "m") == {"ap/n1/m": "", "eu/n1/m": ""}
+
+
 async def test_two_that_dial_each_other_keep_one_link():
     async with region("eu") as probe:
         address = probe.target

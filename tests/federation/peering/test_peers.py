@@ -1,0 +1,46 @@
+"""What the peerings of a control plane do at moments that sockets do not show often."""
+
+from __future__ import annotations
+
+from random import Random
+
+from catalog.snapshot import EMPTY_SNAPSHOT
+from catalog.types import Region
+from federation import logs
+from federation.peering.exports import ExportRules
+from federation.peering.imports import KEEP_SECONDS
+from federation.peering.messages import Hello, Identity, Replacement
+from federation.peering.peers import Exported, Peering
+from federation.peering.session import Applied
+from tests.builders import a_node
+
+EU = Identity("eu", ("eu",), "life-1", ("DE", "EU"))
+
+
+def test_an_import_that_is_forgotten_during_the_greeting_is_not_resumed():
+    now = 0.0
+    peering = Peering(
+        Identity("us", ("us",), "life-1"),
+        peers=(),
+        rules=ExportRules(),
+        lease_seconds=30.0,
+        tls=None,
+        exported=lambda: Exported(EMPTY_SNAPSHOT, {}, frozenset()),
+        log=logs.get(),
+        rng=Random(1),
+        monotonic=lambda: now,
+    )
+    peering.imports.met(EU, 30.0, now)
+    told = Replacement(4, True, {"eu": Region("eu")}, {}, {"eu/n": a_node("eu/n")})
+    peering.imports.apply("eu", told, Applied("life-1", 4), now)
+    now = 30.0 + KEEP_SECONDS
+
+    link = peering._link(opened_here=False, address="there", expected="")
+    peering.imports.tick(now)
+    link._carry(link.session.receive(Hello(EU), now))
+
+    assert link.session.closed
+    assert "told anew" in link.reason
+    again = peering._link(opened_here=False, address="there", expected="")
+    again._carry(again.session.receive(Hello(EU), now))
+    assert peering.links["eu"] is again
