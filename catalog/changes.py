@@ -23,6 +23,7 @@ from catalog.types import (
     Node,
     PolicyRecord,
     Region,
+    Replica,
     Resource,
     ResourceKind,
     Spend,
@@ -37,6 +38,9 @@ Key = tuple[ResourceKind, str]
 REQUEST_ID_SECONDS = 86_400.0
 # Spend is kept so that a month can be compared with that of a year before.
 SPEND_DAYS = 400
+# Replicas that did not beat for so long are forgotten. Longer than clocks of one region differ; who is dead is seen
+# sooner, by beats that no longer grow.
+REPLICA_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +179,11 @@ def check_spend(writer: str, spend: Sequence[Spend]) -> None:
     check_words(writer=writer)
     for each in spend:
         check_words(tenant_id=each.tenant_id, period=each.period)
+
+
+def check_replica(replica: Replica) -> None:
+    """ValueError for a replica that cannot be stored."""
+    check_words(replica_id=replica.replica_id, address=replica.address, incarnation=replica.incarnation)
 
 
 def check_keep(keep: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TypeVar, cast
 
@@ -12,6 +13,7 @@ import anyio
 import anyio.lowlevel
 
 from catalog.changes import (
+    REPLICA_SECONDS,
     REQUEST_ID_SECONDS,
     AuditEntry,
     Entry,
@@ -19,6 +21,7 @@ from catalog.changes import (
     check_edit,
     check_keep,
     check_page,
+    check_replica,
     check_spend,
     check_words,
     keys_to_read,
@@ -36,6 +39,7 @@ from catalog.types import (
     Node,
     PolicyRecord,
     Region,
+    Replica,
     Resource,
     ResourceKind,
     Snapshot,
@@ -66,6 +70,7 @@ class MemoryStore:
         self._audit: deque[AuditEntry] = deque(maxlen=AUDIT_ENTRIES)
         # By period, tenant and writer.
         self._spend: dict[tuple[str, str, str], float] = {}
+        self._replicas: dict[str, Replica] = {}
         self._news = anyio.Event()
         self._closed = False
 
@@ -168,6 +173,22 @@ class MemoryStore:
             if period in periods and writer != without:
                 sums[period, tenant_id] = sums.get((period, tenant_id), 0.0) + usd
         return tuple(Spend(*key, usd) for key, usd in sorted(sums.items()))
+
+    async def beat(self, replica: Replica) -> tuple[Replica, ...]:
+        self._open()
+        check_replica(replica)
+        now = self._clock()
+        self._replicas[replica.replica_id] = replace(replica, beat_time=now)
+        self._replicas = {
+            name: each for name, each in sorted(self._replicas.items()) if each.beat_time > now - REPLICA_SECONDS
+        }
+        return tuple(self._replicas.values())
+
+    async def leave(self, replica: Replica) -> None:
+        self._open()
+        known = self._replicas.get(replica.replica_id)
+        if known is not None and known.incarnation == replica.incarnation:
+            del self._replicas[replica.replica_id]
 
     async def policy_history(self, policy_id: str) -> tuple[PolicyRecord, ...]:
         self._open()

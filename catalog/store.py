@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
-from catalog.types import Change, PolicyRecord, Resource, ResourceKind, Snapshot, Spend
+from catalog.types import Change, PolicyRecord, Replica, Resource, ResourceKind, Snapshot, Spend
 
 R = TypeVar("R", bound=Resource)
 
@@ -84,6 +84,17 @@ class CatalogStore(Protocol):
 
     async def spend(self, periods: Sequence[str], *, without: str = "") -> tuple[Spend, ...]:
         """What tenants spent in some periods, over all writers but one, by period and tenant."""
+        ...
+
+    async def beat(self, replica: Replica) -> tuple[Replica, ...]:
+        """Stores that a replica lives, and answers all that do, this one included, by their ids.
+
+        The store fills in `beat_time`. Who did not beat for REPLICA_SECONDS is forgotten. It is no change in the log.
+        """
+        ...
+
+    async def leave(self, replica: Replica) -> None:
+        """Forgets a replica that ends; one of another incarnation stays, and one that is not there is no error."""
         ...
 
     async def policy_history(self, policy_id: str) -> tuple[PolicyRecord, ...]:

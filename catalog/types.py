@@ -274,3 +274,18 @@ class Spend:
     period: str
     tenant_id: str
     usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A process that serves a catalog beside others, as it says of itself. Not a resource, as `Spend` is none."""
+
+    replica_id: str
+    # Where the other replicas reach it.
+    address: str
+    # Which life of the process this is. Only who reads the store knows it, so that it proves who speaks.
+    incarnation: str
+    # How often it beat. Whether it goes on growing tells whether the replica lives, whatever clocks say.
+    beats: int = 0
+    # Unix seconds, by the clock of the replica.
+    beat_time: float = 0.0

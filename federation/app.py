@@ -4,6 +4,7 @@ settings ─ store ─ feed ─┬─ leases ──┐
                          ├─ monitor ─┼─ installer ─ router ─ services ─ gRPC
                          ├─ prober ──┤                          admin ─ HTTP
                  peers ──┴─ imports ─┘
+              siblings ── what other replicas learn, told to all of these
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ from federation.edge.service_config import TlsOptions
 from federation.feed import CatalogFeed
 from federation.health.monitor import Monitor
 from federation.health.prober import Prober
+from federation.health.records import Probe
 from federation.health.resolve import AddressRules, session_factory
 from federation.installer import Installer
 from federation.last_known import Keeper, Kept
@@ -70,6 +72,10 @@ from federation.peering.messages import Identity
 from federation.peering.peers import Exported, Peering, check_peers, tls_options
 from federation.plugins import Failures
 from federation.routing.router import Router
+from federation.siblings.address import advertised, sibling_tls
+from federation.siblings.exchange import Siblings
+from federation.siblings.messages import Life
+from federation.siblings.telling import Telling
 from federation.telemetry import Telemetry
 from federation.v1 import (
     catalog_pb2,
@@ -84,6 +90,7 @@ from federation.v1 import (
     routing_pb2_grpc,
 )
 from federation.vitals import Vitals
+from policies.types import Outcome
 
 VERSION = version_of("fairway")
 SERVICES = {
@@ -122,10 +129,16 @@ class ControlPlane:
         now, wall, sleep = clock.monotonic, clock.wall, clock.sleep
         self.telemetry = Telemetry(settings.telemetry, region=region, version=VERSION, rng=Random(rng.getrandbits(64)))
         self.probes = Probes()
+        self.telling = Telling()
         self.decision_log = opened_log(settings.routing, Random(rng.getrandbits(64)).random)
         self.feed = CatalogFeed(store, log=log, monotonic=now, keep_changes=settings.store.keep_changes, sleep=sleep)
         self.monitor = Monitor(
-            settings.health, settings.circuit, rng=Random(rng.getrandbits(64)), wall=wall, on_probe=self.probes.observe
+            settings.health,
+            settings.circuit,
+            rng=Random(rng.getrandbits(64)),
+            wall=wall,
+            on_probe=self._probed,
+            on_metrics=self.telling.metrics,
         )
         self.registry = loaded_registry(Failures(log))
         self.router = Router(
@@ -135,7 +148,7 @@ class ControlPlane:
             seed=rng.getrandbits(64),
             wall=wall,
             log=self.decision_log,
-            on_outcome=self.monitor.observe_outcome,
+            on_outcome=self._witnessed,
             on_suspicion=self.monitor.observe_suspicion,
             registry=self.registry,
         )
@@ -158,8 +171,17 @@ class ControlPlane:
             settings=settings.health,
             clock=now,
             rng=Random(rng.getrandbits(64)),
+            ours=lambda node: self.siblings is None or self.siblings.ours(node),
         )
-        self.leases = LeaseKeeper(store, self.feed, log=log, monotonic=now, wall=wall, sleep=sleep)
+        self.leases = LeaseKeeper(
+            store,
+            self.feed,
+            log=log,
+            monotonic=now,
+            wall=wall,
+            sleep=sleep,
+            elsewhere=lambda node, holder: self.siblings is not None and self.siblings.elsewhere(node, holder),
+        )
         self.watch = FleetWatch()
         self.transitions = Transitions()
         self.peering = self._peering(rng)
@@ -182,7 +204,14 @@ class ControlPlane:
         )
         self.edge = Edge(self.telemetry, monotonic=now, log=log, error_id=lambda: secrets.token_hex(8))
         self.vitals = Vitals(self._serving, monotonic=now, sleep=sleep)
-        self.routing = RoutingService(self.router, self.feed, monotonic=now, new_id=lambda: secrets.token_hex(8))
+        self.siblings = self._siblings(rng)
+        self.routing = RoutingService(
+            self.router,
+            self.feed,
+            report=self.router.report if self.siblings is None else self.siblings.report,
+            monotonic=now,
+            new_id=lambda: secrets.token_hex(8),
+        )
         self.certificates = _certificates(settings.security, log)
         self.server = self._server()
         self.figures = Figures(
@@ -198,6 +227,7 @@ class ControlPlane:
             transitions=self.transitions,
             peers=lambda: () if self.peering is None else self.peering.statuses(),
             kept_at=lambda: None if self.keeper is None else self.keeper.confirmed_at,
+            siblings=lambda: () if self.siblings is None else self.siblings.statuses(),
             task_failures=self.task_failures,
             loop_lag=self.vitals.loop_lag,
             certificate_expiry=lambda: self.certificates.expires_at if self.certificates else None,
@@ -244,6 +274,39 @@ class ControlPlane:
             sleep=clock.sleep,
         )
 
+    def _siblings(self, rng: Random) -> Siblings | None:
+        """None where the database serves one process: there is nobody to share with."""
+        if not replicated(self.settings):
+            return None
+        return Siblings(
+            Life(self.replica, f"{rng.getrandbits(128):032x}"),
+            address=lambda: self._advertised(),
+            store=self.store,
+            telling=self.telling,
+            monitor=self.monitor,
+            router=self.router,
+            leases=self.leases,
+            prober=self.prober,
+            tls=siblings_tls(self.settings),
+            log=self.log,
+            rng=Random(rng.getrandbits(64)),
+            monotonic=self.clock.monotonic,
+            sleep=self.clock.sleep,
+        )
+
+    def _advertised(self) -> str:
+        tls = self.settings.security.tls_certificate is not None
+        return advertised(self.settings.server.advertise, self.address, tls=tls)
+
+    def _probed(self, probe: Probe) -> None:
+        if not self.telling.is_hearing:
+            self.probes.observe(probe)
+            self.telling.probe(probe)
+
+    def _witnessed(self, deployment: str, outcome: Outcome, now: float) -> None:
+        self.telling.outcome(deployment, outcome)
+        self.monitor.observe_outcome(deployment, outcome, now)
+
     def _server(self) -> grpc.aio.Server:
         settings, now = self.settings, self.clock.monotonic
         server = grpc.aio.server(
@@ -260,6 +323,7 @@ class ControlPlane:
             owner_of=self._owner_of,
             allowed_schemes=settings.health.allowed_schemes,
             kick=self._kick,
+            on_beat=self.telling.beat,
             monotonic=now,
             wall=self.clock.wall,
         )
@@ -270,6 +334,7 @@ class ControlPlane:
             self.installer,
             self.watch,
             peering=self.peering,
+            siblings=self.siblings,
             home_region=settings.region.id,
             version=VERSION,
             log=self.log,
@@ -292,8 +357,9 @@ class ControlPlane:
         )
         for add, servicer in served:
             add(servicer, server)
-        if self.peering is not None:
-            peering_pb2_grpc.add_PeeringServiceServicer_to_server(PeeringService(self.peering), server)  # type: ignore[no-untyped-call]
+        if self.peering is not None or self.siblings is not None:
+            exchange = PeeringService(self.peering, self.siblings)
+            peering_pb2_grpc.add_PeeringServiceServicer_to_server(exchange, server)  # type: ignore[no-untyped-call]
         if settings.server.reflection:
             names = (*self._services().values(), health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
             reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
@@ -332,6 +398,8 @@ class ControlPlane:
             (put,) = await self.store.put([Region(region.id, jurisdictions=region.jurisdiction)], actor="start")
             await self.feed.reached(put.revision)
         self.installer.tick()
+        if self.siblings is not None:
+            await self.siblings.beat()
         # What was spent before must be known before the first request may spend more.
         await self.bookkeeper.start()
         await self.vitals.tell()
@@ -385,9 +453,11 @@ class ControlPlane:
         """What runs beside the servers."""
         peering = {"peering": self.peering.run} if self.peering is not None and self.peering.dials else {}
         keeper = {} if self.keeper is None else {"keeper": self.keeper.run}
+        siblings = {"siblings": self.siblings.run} if self.siblings is not None else {}
         return {
             **peering,
             **keeper,
+            **siblings,
             "feed": self.feed.run,
             "leases": self.leases.run,
             "installer": self.installer.run,
@@ -412,6 +482,8 @@ class ControlPlane:
         await asyncio.sleep(FAREWELL_SECONDS)
         if self.peering is not None:
             await self.peering.farewell()
+        if self.siblings is not None:
+            await self.siblings.farewell()
         self.edge.drain()
         await self.server.stop(grace_seconds)
 
@@ -463,6 +535,8 @@ async def control_plane(
         stack.push_async_callback(plane.server.stop, None)
         if plane.peering is not None:
             stack.push_async_callback(plane.peering.farewell)
+        if plane.siblings is not None:
+            stack.push_async_callback(plane.siblings.farewell)
         yield plane
 
 
@@ -495,6 +569,19 @@ def peers_tls(settings: Settings) -> TlsOptions | None:
     """How peers are dialed: with the own certificate, where there is one."""
     peering, security = settings.peering, settings.security
     return tls_options(peering.tls_ca, security.tls_certificate, security.tls_key, peering.tls_server_name)
+
+
+def replicated(settings: Settings) -> bool:
+    """Whether other processes may serve the same catalog."""
+    return store_url(settings.store).startswith("postgresql")
+
+
+def siblings_tls(settings: Settings) -> TlsOptions | None:
+    """How siblings are dialed. ConfigError."""
+    try:
+        return sibling_tls(settings)
+    except (OSError, ValueError) as e:
+        raise ConfigError(f"security.tls_certificate: {e}") from None
 
 
 def _certificates(settings: SecuritySettings, log: Log) -> Certificates | None:

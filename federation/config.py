@@ -62,6 +62,11 @@ class RegionSettings(Section):
 class ServerSettings(Section):
     listen: str = Field(default="127.0.0.1:50051", description="Address of the gRPC API. Port 0 takes a free one.")
     admin: str = Field(default="127.0.0.1:8080", description="Address of /metrics, /livez and /readyz.")
+    advertise: str = Field(
+        default="",
+        max_length=255,
+        description="HOST or HOST:PORT where sibling replicas reach this one. Empty: server.listen, or this machine's.",
+    )
     workers: int = Field(default=1, ge=1, le=64, description="Processes that share the port.")
     insecure: bool = Field(default=False, description="Allow plain text on an address that is not loopback.")
     reflection: bool = Field(default=True, description="Serve gRPC reflection, for grpcurl.")

@@ -2,6 +2,8 @@
 
 What is to be written may have to wait for the store; routing does not: until it is written, tables see it laid over
 the snapshot.
+
+Replicas of a region share renewals, and only the one that last heard a node ends its lease.
 """
 
 from __future__ import annotations
@@ -39,13 +41,20 @@ class LeaseKeeper:
         monotonic: Callable[[], float],
         wall: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        elsewhere: Callable[[str, str], bool] = lambda node, holder: False,
     ) -> None:
+        """`elsewhere` tells whether another replica ends a node's lease, given who last heard it ("": nobody known)."""
         self._store = store
         self._feed = feed
         self._log = log
         self._monotonic = monotonic
         self._wall = wall
         self._sleep = sleep
+        self._elsewhere = elsewhere
+        # Which other replica last heard a node; those that this one heard last are not in it.
+        self._holders: dict[str, str] = {}
+        # Those that this one heard last.
+        self._held: set[str] = set()
         self._leases = Leases()
         self._synced = -1
         self._swept_at = monotonic()
@@ -68,6 +77,9 @@ class LeaseKeeper:
             return
         self._synced = snapshot.revision
         now = self._monotonic()
+        if len(self._held) + len(self._holders) > len(snapshot.nodes):
+            self._held.intersection_update(snapshot.nodes)
+            self._holders = {name: holder for name, holder in self._holders.items() if name in snapshot.nodes}
         owner = self._store.owner
         self._leases.sync({name: node for name, node in snapshot.nodes.items() if node.owner == owner}, now)
         for name, expired in list(self._pending.items()):
@@ -78,12 +90,14 @@ class LeaseKeeper:
                 # `sync` took its lease with the record that still tells of the end.
                 self._leases.grant(name, node.lease_seconds, now)
 
-    def beat(self, name: str, now: float) -> Node | None:
-        """Renews a node's lease; the node, or None where it is not registered here."""
+    def beat(self, name: str, now: float, *, holder: str = "") -> Node | None:
+        """Renews a node's lease; the node, or None where it is not registered here. `holder` is who heard it: we, or
+        another replica."""
         node = self._feed.snapshot.nodes.get(name)
         if node is None or node.owner != self._store.owner:
             return None
-        self.renewals_total += 1
+        self._hold(name, holder)
+        self.renewals_total += not holder
         if not self._leases.renew(name, now):
             self._leases.grant(name, node.lease_seconds, now)
         if self._pending.get(name, node.expired):
@@ -92,6 +106,21 @@ class LeaseKeeper:
             else:
                 self._settle(name)
         return node
+
+    def _hold(self, name: str, holder: str) -> None:
+        if holder:
+            self._holders[name] = holder
+            self._held.discard(name)
+        elif name not in self._held:
+            self._holders.pop(name, None)
+            self._held.add(name)
+
+    def release(self, holder: str) -> None:
+        """Another replica is no more: the nodes that it heard get a full lease, to be heard elsewhere."""
+        now = self._monotonic()
+        for name in [name for name, known in self._holders.items() if known == holder]:
+            del self._holders[name]
+            self._leases.renew(name, now)
 
     def ended(self) -> frozenset[str]:
         """Nodes whose lease ended and whose records do not say so yet."""
@@ -118,7 +147,13 @@ class LeaseKeeper:
     async def tick(self) -> None:
         """Ends the leases that are over, and writes what is not written yet."""
         self.sync()
-        for name in self._leases.expired(self._monotonic()):
+        now = self._monotonic()
+        for name in self._leases.expired(now):
+            node = self._feed.snapshot.nodes.get(name)
+            if node is not None and name not in self._held and self._elsewhere(name, self._holders.get(name, "")):
+                # Whoever has its stream tells when it ends; should that replica end first, we look again.
+                self._leases.grant(name, node.lease_seconds, now)
+                continue
             self.expirations_total += 1
             self._log.warning("lease ended; the node leaves routing until its next heartbeat", node=name)
             self._pend(name, True)

@@ -19,6 +19,7 @@ from catalog.changes import (
     check_edit,
     check_keep,
     check_page,
+    check_replica,
     check_spend,
     check_words,
     keys_to_read,
@@ -29,14 +30,14 @@ from catalog.changes import (
 )
 from catalog.errors import NotFound, NotOwner, RequestIdReused, RevisionCompacted, StoreUnavailable
 from catalog.records import decode, decode_answer, digest, encode_answer
-from catalog.sql import schema
+from catalog.sql import replicas, schema
 from catalog.sql.engines import is_sqlite, parse_url
 from catalog.sql.news import CHANNEL, Listener, News
 from catalog.sql.rows import store_entries, store_spend
 from catalog.sql.sessions import Sessions, Timeouts, Written
 from catalog.sql.tables import TABLES, audit, changes, deployments, owners, policy_revisions, requests
 from catalog.sql.tables import spend as spends
-from catalog.types import Change, Model, Node, PolicyRecord, Region, Resource, ResourceKind, Snapshot, Spend
+from catalog.types import Change, Model, Node, PolicyRecord, Region, Replica, Resource, ResourceKind, Snapshot, Spend
 
 R = TypeVar("R", bound=Resource)
 T = TypeVar("T")
@@ -267,6 +268,24 @@ class SqlStore:
             return tuple(sorted((Spend(*row) for row in rows), key=lambda each: (each.period, each.tenant_id)))
 
         return await self._sessions.read(read)
+
+    async def beat(self, replica: Replica) -> tuple[Replica, ...]:
+        self._open()
+        check_replica(replica)
+
+        async def work(connection: AsyncConnection, revision: int) -> Written[tuple[Replica, ...]]:
+            return Written(await replicas.store_beat(connection, replica, owner=self.owner, now=self._clock()))
+
+        return await self._write(work)
+
+    async def leave(self, replica: Replica) -> None:
+        self._open()
+
+        async def work(connection: AsyncConnection, revision: int) -> Written[None]:
+            await replicas.remove(connection, replica, owner=self.owner)
+            return Written(None)
+
+        await self._write(work)
 
     async def policy_history(self, policy_id: str) -> tuple[PolicyRecord, ...]:
         self._open()

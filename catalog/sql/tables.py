@@ -145,3 +145,15 @@ spend = Table(
     Column("writer", String, primary_key=True),
     Column("usd", Double, nullable=False),
 )
+
+# Who serves an owner's catalog now, see `catalog.types.Replica`.
+replicas = Table(
+    "replicas",
+    metadata,
+    Column("owner", String, primary_key=True),
+    Column("replica_id", String, primary_key=True),
+    Column("address", String, nullable=False),
+    Column("incarnation", String, nullable=False),
+    Column("beats", BigInteger, nullable=False),
+    Column("beat_time", Double, nullable=False),
+)

@@ -23,6 +23,7 @@ from federation.installer import Installer
 from federation.leases import LeaseKeeper
 from federation.peering.peers import PeerStatus
 from federation.routing.router import Router
+from federation.siblings.exchange import SiblingStatus
 from federation.telemetry import LATENCY_BOUNDARIES, Family, Histogram, HistogramFamily, Kind, Sample, Telemetry
 from policies.health import CircuitState, DeploymentHealth, Grade
 
@@ -80,6 +81,7 @@ class Figures:
         transitions: Transitions,
         peers: Callable[[], Sequence[PeerStatus]],
         kept_at: Callable[[], float | None],
+        siblings: Callable[[], Sequence[SiblingStatus]],
         task_failures: Counter[str],
         loop_lag: Callable[[], float],
         certificate_expiry: Callable[[], float | None],
@@ -98,6 +100,7 @@ class Figures:
         self._transitions = transitions
         self._peers = peers
         self._kept_at = kept_at
+        self._siblings = siblings
         self._task_failures = task_failures
         self._loop_lag = loop_lag
         self._certificate_expiry = certificate_expiry
@@ -199,6 +202,16 @@ class Figures:
             Family("store_up", gauge, "1 while the catalog's store answers.", (), _one(lambda: float(feed.available))),
             Family("peer_up", gauge, "1 while the link to a peer is in sync.", ("peer",), self._peers_up),
             Family("peer_lag_seconds", gauge, "Time since a peer was last heard.", ("peer",), self._peer_lags),
+            Family(
+                "siblings", gauge, "Replicas of this region beside this one, by link.", ("link",), self._sibling_links
+            ),
+            Family(
+                "sibling_lag_seconds",
+                gauge,
+                "Longest time since a linked replica was last heard.",
+                (),
+                self._sibling_lag,
+            ),
             Family("leases_held", gauge, "Nodes that hold a lease.", (), _one(lambda: len(self._leases))),
             Family("lease_renewals", counter, "Heartbeats taken.", (), _one(lambda: self._leases.renewals_total)),
             Family(
@@ -292,6 +305,16 @@ class Figures:
         lags = {peer.region_id: peer.lag_seconds for peer in self._peers() if peer.lag_seconds is not None}
         for name, seconds in sorted(lags.items()):
             yield (name,), seconds
+
+    def _sibling_links(self) -> Iterator[Sample]:
+        links: Counter[str] = Counter({"up": 0, "down": 0})
+        links.update(each.state for each in self._siblings())
+        return _counts(links)
+
+    def _sibling_lag(self) -> Iterator[Sample]:
+        lags = [each.lag_seconds for each in self._siblings() if each.lag_seconds is not None]
+        if lags:
+            yield (), max(lags)
 
     def _states(self) -> Iterator[Sample]:
         now = self._monotonic()

@@ -21,6 +21,7 @@ from federation.api.convert.times import duration, timestamp
 from federation.api.errors import InvalidFields, RevisionAhead
 from federation.feed import CatalogFeed
 from federation.health.monitor import Monitor
+from federation.health.records import Load
 from federation.leases import LeaseKeeper
 from federation.v1 import catalog_pb2 as pb
 from federation.v1 import catalog_pb2_grpc, types_pb2
@@ -40,6 +41,7 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
         owner_of: Callable[[str], str],
         allowed_schemes: Sequence[str],
         kick: Callable[[str], None],
+        on_beat: Callable[[str, Load | None], None],
         monotonic: Callable[[], float],
         wall: Callable[[], float],
     ) -> None:
@@ -51,6 +53,7 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
         self._owner_of = owner_of
         self._allowed_schemes = allowed_schemes
         self._kick = kick
+        self._on_beat = on_beat
         self._monotonic = monotonic
         self._wall = wall
 
@@ -312,8 +315,10 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
                 result = response.results.add(region_id=beat.region_id, node_id=beat.node_id, known=node is not None)
                 if node is not None:
                     result.lease_duration.CopyFrom(duration(node.lease_seconds))
-                    if beat.HasField("load"):
-                        self._monitor.observe_load(name, load_from(beat.load), now)
+                    load = load_from(beat.load) if beat.HasField("load") else None
+                    if load is not None:
+                        self._monitor.observe_load(name, load, now)
+                    self._on_beat(name, load)
             yield response
 
     async def WatchCatalog(

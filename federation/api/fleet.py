@@ -21,6 +21,7 @@ from federation.installer import Installer
 from federation.logs import Log
 from federation.peering.peers import Peering, PeerStatus
 from federation.routing.router import Router
+from federation.siblings.exchange import Siblings, SiblingStatus
 from federation.v1 import fleet_pb2 as pb
 from federation.v1 import fleet_pb2_grpc
 from policies.health import CircuitState, Grade
@@ -40,6 +41,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         watch: FleetWatch,
         *,
         peering: Peering | None,
+        siblings: Siblings | None,
         home_region: str,
         version: str,
         log: Log,
@@ -52,6 +54,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         self._installer = installer
         self._watch = watch
         self._peering = peering
+        self._siblings = siblings
         self._home_region = home_region
         self._version = version
         self._log = log
@@ -204,9 +207,11 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         return pb.ListBudgetsResponse(budgets=page, next_page_token=next_token)
 
     async def ListPeers(self, request: pb.ListPeersRequest, context: Context) -> pb.ListPeersResponse:
-        if self._peering is None:
-            return pb.ListPeersResponse()
-        return pb.ListPeersResponse(peers=[_peer(status) for status in self._peering.statuses()])
+        siblings = [] if self._siblings is None else self._siblings.statuses()
+        peers = [] if self._peering is None else self._peering.statuses()
+        return pb.ListPeersResponse(
+            peers=[*(_sibling(status, self._home_region) for status in siblings), *map(_peer, peers)]
+        )
 
     async def WatchFleet(self, request: pb.WatchFleetRequest, context: Context) -> AsyncIterator[pb.WatchFleetResponse]:
         self._installer.follow()
@@ -245,6 +250,19 @@ def _peer(status: PeerStatus) -> pb.Peer:
         imported_nodes=status.imported_nodes,
         exported_nodes=status.exported_nodes,
         round_trip=optional_duration(status.round_trip_seconds),
+        reason=status.reason,
+    )
+
+
+def _sibling(status: SiblingStatus, region_id: str) -> pb.Peer:
+    return pb.Peer(
+        region_id=region_id,
+        replica_id=status.replica_id,
+        address=status.address,
+        role=pb.PEER_ROLE_SIBLING,
+        state=f"LINK_STATE_{status.state.upper()}",
+        lag=optional_duration(status.lag_seconds),
+        age=optional_duration(status.age_seconds),
         reason=status.reason,
     )
 

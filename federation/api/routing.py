@@ -24,6 +24,7 @@ from federation.telemetry import Histogram
 from federation.v1 import routing_pb2 as pb
 from federation.v1 import routing_pb2_grpc
 from policies.errors import NoCandidate
+from policies.types import Outcome
 
 # Later pages of candidates read the moment of the first one, which has to be kept for them: for as long as a person
 # takes to ask for the next, and not more of them than a few operators make.
@@ -48,10 +49,18 @@ class RoutingService(routing_pb2_grpc.RoutingServiceServicer):
     """Route, RouteBatch and RouteStream answer with their encoded messages, which the edge passes on as they are."""
 
     def __init__(
-        self, router: Router, feed: CatalogFeed, *, monotonic: Callable[[], float], new_id: Callable[[], str]
+        self,
+        router: Router,
+        feed: CatalogFeed,
+        *,
+        report: Callable[[Outcome, float], Reported],
+        monotonic: Callable[[], float],
+        new_id: Callable[[], str],
     ) -> None:
+        """`report` takes an outcome, whoever made its decision."""
         self._router = router
         self._feed = feed
+        self._report = report
         self._monotonic = monotonic
         self._new_id = new_id
         self._kept: OrderedDict[str, Kept] = OrderedDict()
@@ -163,7 +172,7 @@ class RoutingService(routing_pb2_grpc.RoutingServiceServicer):
         now = self._monotonic()
         counts = dict.fromkeys(Reported, 0)
         for outcome in request.outcomes:
-            counts[self._router.report(convert.outcome_from(outcome), now)] += 1
+            counts[self._report(convert.outcome_from(outcome), now)] += 1
         return pb.ReportOutcomesResponse(
             accepted=counts[Reported.ACCEPTED],
             repeated_reports=counts[Reported.REPEATED],

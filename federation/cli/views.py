@@ -163,12 +163,13 @@ BUDGETS = (
 )
 
 PEERS = (
-    Column("PEER", lambda p: p.region_id or UNKNOWN),
-    Column("ADDRESS", lambda p: p.address),
-    Column("ROLE", lambda p: enum_word(p, "role"), wide=True),
+    Column("PEER", lambda p: p.replica_id or p.region_id or UNKNOWN),
+    Column("ADDRESS", lambda p: p.address.rpartition("://")[2]),
+    Column("ROLE", lambda p: enum_word(p, "role")),
     Column("LINK", lambda p: enum_word(p, "state")),
     Column("LAG", _lag, right=True),
-    Column("LEASE LEFT", lambda p: duration(span(p, "lease_left")), right=True),
+    Column("LEASE", lambda p: duration(span(p, "lease_left")), right=True),
+    Column("AGE", lambda p: duration(span(p, "age")), right=True),
     Column("RTT", lambda p: duration(span(p, "round_trip")), right=True),
     Column("IN", lambda p: count(p.imported_nodes), right=True),
     Column("OUT", lambda p: count(p.exported_nodes), right=True),

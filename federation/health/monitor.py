@@ -22,8 +22,17 @@ from federation.health.figures import evidence, freshest, render, status, take_m
 from federation.health.grading import grade
 from federation.health.outcomes import answered, failed, first_token
 from federation.health.records import DeploymentRecord, Load, NodeRecord, NodeStatus, PoolRecord, Probe
+from federation.health.sharing import (
+    CircuitWord,
+    EjectionWord,
+    circuit_by,
+    circuit_words,
+    ejection_counts,
+    ejection_words,
+    has_room,
+)
 from policies.ageing import MAX_SUSPICION, unknown_after
-from policies.circuit import Closed, Event, Open, next_change, step
+from policies.circuit import Circuit, Closed, Event, HalfOpen, Open, next_change, step
 from policies.health import DeploymentHealth, Grade
 from policies.types import Outcome, Phase, Result
 from policies.windows import PeakEwma
@@ -53,14 +62,16 @@ class Monitor:
         on_probe_wanted: Callable[[str], None] | None = None,
         on_load: Callable[[str, float | None, float | None, float], None] | None = None,
         on_probe: Callable[[Probe], None] | None = None,
+        on_metrics: Callable[[str, EngineMetrics], None] | None = None,
     ) -> None:
         self.version = 0
         # Called with a node's name where a probe now would tell whom to believe.
         self.on_probe_wanted = on_probe_wanted
         # Called with a node's name, its running and waiting requests (None: unknown) and the time, whenever told of.
         self.on_load = on_load
-        # Called with every probe's result, for metrics.
+        # Called with every probe's result, and with every metrics page.
         self.on_probe = on_probe
+        self.on_metrics = on_metrics
         # Called with a deployment's name when its slow start begins, which ends what it was suspected of before.
         self.on_slow_start: Callable[[str], None] | None = None
         self._health = health
@@ -174,7 +185,11 @@ class Monitor:
     def observe_metrics(self, node: str, metrics: EngineMetrics, now: float) -> None:
         """Takes a metrics page; what was counted since the page before becomes rates and quantiles."""
         record = self._nodes.get(node)
-        if record is not None and take_metrics(record, metrics, now):
+        if record is None:
+            return
+        if self.on_metrics is not None:
+            self.on_metrics(node, metrics)
+        if take_metrics(record, metrics, now):
             self._load_changed(record, now)
 
     def observe_load(self, node: str, load: Load, now: float) -> None:
@@ -271,6 +286,7 @@ class Monitor:
             if pool.active and now >= pool.look_at:
                 pool.look_at = now + min(max(LOOK_SECONDS, len(pool.active) / ACTIVE_PER_LOOK_SECOND), MAX_LOOK_SECONDS)
                 for record in eject_outliers(pool, self._circuit.max_ejected_ratio, now):
+                    record.ejection_epoch += 1
                     self._changed(record.node)
                     self._schedule(record.node, record.ejected_until)
 
@@ -323,13 +339,18 @@ class Monitor:
         record.outcomes.clear()
         record.failing_reporter = ""
         record.doubted = False
+        epoch = record.epoch
         self._step(record, Event.RESET, now)
+        # One that was closed already is told of too: elsewhere it may be open.
+        record.epoch = epoch + 1
+        self.version += 1
         self._regrade(record.node, now)
 
     def eject(self, node: str, now: float, seconds: float) -> None:
         """Leaves a node out until `seconds` from now, whatever its health. Raises NotFound."""
         record = self._node(node)
         record.ejected_until = now + seconds
+        record.ejection_epoch += 1
         self._changed(record)
         self._schedule(record, record.ejected_until)
 
@@ -337,10 +358,67 @@ class Monitor:
         """Takes every ejection of a node and its deployments back. Raises NotFound."""
         record = self._node(node)
         record.ejected_until = 0.0
+        record.ejection_epoch += 1
         for deployment in record.deployments.values():
             if deployment.ejected_until:
+                deployment.ejection_epoch += 1
                 self._end_ejection(deployment)
         self._changed(record)
+
+    # --- what replicas tell each other
+
+    def circuits(self, now: float) -> Mapping[str, CircuitWord]:
+        """All circuits that ever moved, by deployment."""
+        return circuit_words(self._deployments.values(), now)
+
+    def tripped(self) -> Mapping[str, bool]:
+        """Circuits that are not closed, by deployment: whether they are half-open."""
+        found = ((record.name, record.circuit) for record in self._deployments.values())
+        return {name: isinstance(circuit, HalfOpen) for name, circuit in found if not isinstance(circuit, Closed)}
+
+    def ejections(self, now: float) -> Mapping[str, EjectionWord]:
+        """All that ever were ejected, by name."""
+        return ejection_words(self._nodes.values(), self._deployments.values(), now)
+
+    def hear_circuit(self, word: CircuitWord, now: float) -> None:
+        """Takes over what a replica says of a circuit, where its word counts."""
+        record = self._deployments.get(word.deployment)
+        heard = None if record is None else circuit_by(word, record, now)
+        if record is None or heard is None:
+            return
+        opens_total = max(record.opens_total, word.opens_total)
+        self._move(record, heard, now, word.reason)
+        record.epoch, record.opens_total = word.epoch, opens_total
+        self.version += 1
+        self._schedule(record.node, next_change(heard, self._circuit))
+
+    def hear_ejection(self, word: EjectionWord, now: float) -> None:
+        """Takes over what a replica says of an ejection, where its word counts and the pool has room for it."""
+        record = self._nodes.get(word.name) or self._deployments.get(word.name)
+        if record is None or not ejection_counts(word, record, now):
+            return
+        until = now + word.remaining_seconds if word.remaining_seconds > 0.0 else 0.0
+        if isinstance(record, DeploymentRecord):
+            limit = self._circuit.max_ejected_ratio
+            if until and not has_room(self._pools[record.model_id], record, limit, now):
+                return
+            if record.ejected_until and not until:
+                self._end_ejection(record)
+            record.ejections, record.ejection_reason = word.ejections, word.reason
+        record.ejected_until, record.ejection_epoch = until, word.epoch
+        node = record if isinstance(record, NodeRecord) else record.node
+        self._changed(node)
+        if until:
+            self._schedule(node, until)
+
+    def observe_answers(self, deployment: str, count: int, now: float) -> None:
+        """Counts answers that went well and of which nothing more is known."""
+        record = self._deployments.get(deployment)
+        if record is None:
+            return
+        for _ in range(count):
+            record.outcomes.observe(bad=False, now=now)
+        self._step(record, Event.SUCCESS, now)
 
     # --- below
 
@@ -357,9 +435,14 @@ class Monitor:
     def _step(self, record: DeploymentRecord, event: Event, now: float, why: str = "") -> None:
         before = record.circuit
         jitter = self._rng.random() if event in (Event.FAILURE, Event.RATIO) else 0.0
-        after = record.circuit = step(before, event, now, self._circuit, jitter)
-        if after is before:
-            return
+        after = step(before, event, now, self._circuit, jitter)
+        if after is not before:
+            if type(after) is not type(before):
+                record.epoch += not isinstance(after, HalfOpen)
+            self._move(record, after, now, why)
+
+    def _move(self, record: DeploymentRecord, after: Circuit, now: float, why: str) -> None:
+        before, record.circuit = record.circuit, after
         record.health = None
         if type(after) is type(before):
             return

@@ -2,6 +2,9 @@
 
 One task waits for whose turn is next, one more runs for each probe under way. A failed probe is repeated every
 second until it decides; a registration, or a circuit that opened, has the node asked at once.
+
+Where replicas share a fleet each asks its share of it and hears of the rest. A node of which nothing is heard for
+longer than an interval is asked by everybody: better twice than never.
 """
 
 from __future__ import annotations
@@ -30,6 +33,9 @@ from federation.health.resolve import AddressRules
 MAX_PROBES = 500
 MAX_PAGES = 64
 JITTER = 0.1
+# Intervals after which a node that another replica should have probed is probed here. Over one, or chance would double
+# the probes of a fleet; two would let its grades fade.
+SILENT_INTERVALS = 1.5
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +53,12 @@ class Prober:
         rng: Random,
         max_probes: int = MAX_PROBES,
         ca_file: Path | None = None,
+        ours: Callable[[str], bool] = lambda node: True,
     ) -> None:
         """`http` makes the guarded session that all probes share (resolve.session_factory).
 
-        `ca_file` holds the authorities of grpcs:// nodes; without it the system's.
+        `ca_file` holds the authorities of grpcs:// nodes; without it the system's. `ours` tells whether a node is in
+        this replica's share.
         """
         self._monitor = monitor
         self._http = http
@@ -59,6 +67,7 @@ class Prober:
         self._clock = clock
         self._rng = rng
         self._max_probes = max_probes
+        self._ours = ours
         self._ca_file = ca_file
         self._grpc_roots: bytes | None = None
         self._nodes: dict[str, Node] = {}
@@ -84,11 +93,28 @@ class Prober:
                 self.kick(name)
 
     def kick(self, node: str) -> None:
-        """Has a node probed at once; one that is not known is passed over."""
+        """Has a node probed at once; one that is not known is passed over.
+
+        One in another's share is left to that replica, which knows the same, and probed here if nothing is heard.
+        """
         if node in self._running:
             self._again.add(node)
         elif node in self._nodes:
-            self._schedule(node, self._clock())
+            self._schedule(node, self._clock() + (0.0 if self._ours(node) else self._settings.recheck_interval_seconds))
+
+    def heard(self, node: str) -> None:
+        """Another replica probed a node: here it is not due for a while."""
+        if node in self._nodes and node not in self._running and not self._ours(node):
+            wait = SILENT_INTERVALS * self._settings.probe_interval_seconds
+            self._schedule(node, self._clock() + wait * (1.0 + JITTER * self._rng.random()))
+
+    def reshare(self) -> None:
+        """The shares changed: what is ours now is probed within an interval, whoever did it before."""
+        now = self._clock()
+        for name in self._nodes:
+            at = now + self._settings.probe_interval_seconds * self._rng.random()
+            if name not in self._running and self._ours(name) and self._due.get(name, inf) > at:
+                self._schedule(name, at)
 
     async def run(self) -> None:
         """Probes until it is cancelled."""

@@ -76,8 +76,10 @@ class DeploymentRecord:
         "circuit_reason",
         "doubted",
         "ejected_until",
+        "ejection_epoch",
         "ejection_reason",
         "ejections",
+        "epoch",
         "failing_reporter",
         "first_token_at",
         "forgiven_at",
@@ -114,6 +116,9 @@ class DeploymentRecord:
         self.circuit: Circuit = Closed()
         self.circuit_reason = ""
         self.opens_total = 0
+        # How often it opened, closed or was reset, and was ejected or restored: over all replicas, see sharing.py.
+        self.epoch = 0
+        self.ejection_epoch = 0
         # Sole reporter of the failures in a row ("": nobody identified, "*": several).
         self.failing_reporter = ""
         # Its circuit would be open, but one reporter alone says so and the probe passed.
@@ -158,6 +163,7 @@ class NodeRecord:
     __slots__ = (
         "deployments",
         "ejected_until",
+        "ejection_epoch",
         "end_to_end",
         "error",
         "failed",
@@ -215,6 +221,7 @@ class NodeRecord:
         self.time_per_token: float | None = None
         self.end_to_end: tuple[float | None, float | None] = (None, None)
         self.ejected_until = 0.0
+        self.ejection_epoch = 0
         # `known_grade` is what the last signals said, `grade` the same or UNKNOWN when they are old.
         self.known_grade = Grade.UNKNOWN
         self.grade = Grade.UNKNOWN

@@ -1,4 +1,4 @@
-"""One stream to a peer with its session: what is read goes in, effects are carried out. The I/O of peering.
+"""One stream to a peer or a sibling with its session: what is read goes in, effects are carried out. All I/O of both.
 
              ┌─ reader ─► session ─► effects ─┬─► outbox ─► writer
     stream ──┤               ▲                └─► imports
@@ -11,26 +11,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 
-from federation.peering.messages import (
-    Apply,
-    Close,
-    Effect,
-    Heard,
-    Identity,
-    Measured,
-    Message,
-    Met,
-    NodeReport,
-    Send,
-    Told,
-    View,
-)
-from federation.peering.session import Session, Stage
+from federation.peering.messages import Close, Send
 
 # What a change waits at most before it is told; each pulse without news costs microseconds.
 PULSE_SECONDS = 0.1
@@ -44,27 +30,46 @@ MAX_OUTBOX = 10_000
 FAREWELL_SECONDS = 0.5
 
 
-class Carrier(Protocol):
+class Talk(Protocol):
+    """A session, of whatever kind; its effects are Send, Close, and what its carrier knows."""
+
+    @property
+    def closed(self) -> bool: ...
+
+    @property
+    def is_up(self) -> bool: ...
+
+    def open(self) -> tuple[Any, ...]: ...
+
+    def receive(self, message: Any, now: float) -> tuple[Any, ...]: ...
+
+    def tick(self, now: float) -> tuple[Any, ...]: ...
+
+    def end(self, reason: str) -> tuple[Any, ...]: ...
+
+
+S = TypeVar("S", bound=Talk)
+
+
+class Carrier(Protocol[S]):
     """What a link needs of the control plane around it."""
 
-    def admit(self, link: Link, identity: Identity, lease_seconds: float, now: float) -> str:
-        """Takes a link on as the one to its peer; "" or why not."""
+    def carry(self, link: Link[S], effect: Any, now: float) -> str:
+        """Carries out what a session asks for; "" or why the link ends."""
         ...
 
-    def apply(self, link: Link, effect: Apply | Heard | Told | Measured, now: float) -> None: ...
-
-    def exports(self, peer: Identity) -> View: ...
-
-    def reports(self, now: float) -> Mapping[str, NodeReport]: ...
+    def offer(self, link: Link[S], now: float) -> tuple[Any, ...]:
+        """What there is to tell now, as effects of the session. Called at each pulse while nothing waits."""
+        ...
 
 
-class Link:
+class Link(Generic[S]):
     """A connection now; `reason` tells why it ended."""
 
     def __init__(
         self,
-        session: Session,
-        carrier: Carrier,
+        session: S,
+        carrier: Carrier[S],
         *,
         opened_here: bool,
         address: str,
@@ -80,12 +85,12 @@ class Link:
         self._carrier = carrier
         self._monotonic = monotonic
         self._sleep = sleep
-        self._outbox: deque[Message] = deque()
+        self._outbox: deque[Any] = deque()
         self._news = asyncio.Event()
         self._over = asyncio.Event()
         self._writing_since: float | None = None
 
-    async def run(self, messages: AsyncIterator[Message], write: Callable[[Message], Awaitable[None]]) -> None:
+    async def run(self, messages: AsyncIterator[Any], write: Callable[[Any], Awaitable[None]]) -> None:
         """Talks until either side ends it; the last word goes out before it returns."""
         if self.opened_here:
             self._carry(self.session.open())
@@ -108,12 +113,12 @@ class Link:
 
     def _lost(self, reason: str) -> None:
         """There is no stream any more to say goodbye on."""
-        self.session.stage = Stage.CLOSED
+        self.session.end(reason)
         self.reason = self.reason or reason
         self._over.set()
         self._news.set()
 
-    async def _read(self, messages: AsyncIterator[Message]) -> None:
+    async def _read(self, messages: AsyncIterator[Any]) -> None:
         try:
             async for message in messages:
                 self._carry(self.session.receive(message, self._monotonic()))
@@ -124,7 +129,7 @@ class Link:
         else:
             self._lost("the stream ended without a goodbye")
 
-    async def _write(self, write: Callable[[Message], Awaitable[None]]) -> None:
+    async def _write(self, write: Callable[[Any], Awaitable[None]]) -> None:
         try:
             while self._outbox or not self._over.is_set():
                 while self._outbox:
@@ -146,29 +151,26 @@ class Link:
                 self._lost(f"it did not read for {now - since:.0f} s")
                 return
             self._carry(self.session.tick(now))
-            if self.session.peer is not None and not self._outbox and not self.session.closed:
-                view, reports = self._carrier.exports(self.session.peer), self._carrier.reports(now)
-                self._carry(self.session.offer(view, reports, now))
+            if not self._outbox and not self.session.closed:
+                self._carry(self._carrier.offer(self, now))
             await self._sleep(PULSE_SECONDS)
 
-    def _carry(self, effects: tuple[Effect, ...]) -> None:
+    def _carry(self, effects: tuple[Any, ...]) -> None:
         now = self._monotonic()
         for effect in effects:
             match effect:
                 case Send(message):
                     self._outbox.append(message)
                     self._news.set()
-                case Met(identity, lease_seconds):
-                    objection = self._carrier.admit(self, identity, lease_seconds, now)
-                    if objection:
-                        self.end(objection)
                 case Close(reason, refused):
                     self.reason, self.refused = reason, refused
                     self._over.set()
                     self._news.set()
                 case _:
-                    self._carrier.apply(self, effect, now)
-        self.was_up = self.was_up or self.session.stage is Stage.UP
+                    objection = self._carrier.carry(self, effect, now)
+                    if objection:
+                        self.end(objection)
+        self.was_up = self.was_up or self.session.is_up
         if len(self._outbox) > MAX_OUTBOX:
             self._lost(f"more than {MAX_OUTBOX:,} messages wait for it")
 

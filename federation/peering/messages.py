@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from catalog.types import Model, Node, Region
 from policies.health import CircuitView, Grade
@@ -144,7 +145,9 @@ class Replacement:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    message: Message
+    """Say a message of the session's kind: of regions, or of replicas."""
+
+    message: Any
 
 
 @dataclass(frozen=True, slots=True)

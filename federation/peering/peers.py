@@ -13,17 +13,16 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import grpc
-
 from catalog.types import Snapshot
 from federation.config import ConfigError
-from federation.edge.service_config import CHANNEL_OPTIONS, TlsOptions, credentials, parse_addresses, split_host_port
+from federation.edge.service_config import TlsOptions, parse_addresses, split_host_port
 from federation.logs import Log
 from federation.peering import wire
+from federation.peering.dialing import channel_to, read
 from federation.peering.exports import ExportRules, export_view
 from federation.peering.imports import Imports
 from federation.peering.link import Link
-from federation.peering.messages import Apply, Heard, Identity, Measured, Message, NodeReport, Told, View
+from federation.peering.messages import Apply, Effect, Heard, Identity, Measured, Message, Met, NodeReport, Told, View
 from federation.peering.reports import Reporter
 from federation.peering.session import NO_REPORTS, Ledger, Session, Stage
 from federation.v1 import peering_pb2_grpc
@@ -96,7 +95,7 @@ class Peering:
         self.me = me
         self.imports = Imports()
         self.dials = tuple(Dial(address) for address in peers)
-        self.links: dict[str, Link] = {}
+        self.links: dict[str, Link[Session]] = {}
         self._rules = rules
         self._lease_seconds = lease_seconds
         self._tls = tls
@@ -135,18 +134,10 @@ class Peering:
             # Regions that lost each other at once must not come back at once.
             await self._sleep(delay * self._rng.uniform(0.5, 1.0))
 
-    async def _dial(self, dial: Dial) -> Link:
-        addresses = parse_addresses([dial.address], self._tls)
-        options = [*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
-        if self._tls is not None and self._tls.server_name:
-            options.append(("grpc.ssl_target_name_override", self._tls.server_name))
+    async def _dial(self, dial: Dial) -> Link[Session]:
         link = self._link(opened_here=True, address=dial.address, expected=dial.region_id)
         try:
-            if addresses.tls:
-                # Read again at each dial: certificates are renewed while links live.
-                channel = grpc.aio.secure_channel(addresses.joined(), credentials(self._tls, ""), options)
-            else:
-                channel = grpc.aio.insecure_channel(addresses.joined(), options)
+            channel = channel_to(dial.address, self._tls)
         except OSError as e:
             link.reason = f"its TLS files cannot be read: {e}"
             self._tell(dial, link)
@@ -155,14 +146,14 @@ class Peering:
             stub: Any = peering_pb2_grpc.PeeringServiceStub(channel)  # type: ignore[no-untyped-call]
             call = stub.Exchange()
             try:
-                await link.run(_read(call), lambda message: _write(call, message))
+                await link.run(read(call, value_of), lambda message: _write(call, message))
             finally:
                 call.cancel()
                 self._released(link)
         self._tell(dial, link)
         return link
 
-    def _tell(self, dial: Dial, link: Link) -> None:
+    def _tell(self, dial: Dial, link: Link[Session]) -> None:
         if (dial.reason, dial.refused) != (link.reason, link.refused):
             log = self._log.error if link.refused else self._log.warning
             log("link to peer ended", address=dial.address, peer=dial.region_id, reason=link.reason)
@@ -184,7 +175,7 @@ class Peering:
         else:
             self._log.info("link from peer ended", address=address, peer=known, reason=link.reason)
 
-    def _link(self, *, opened_here: bool, address: str, expected: str) -> Link:
+    def _link(self, *, opened_here: bool, address: str, expected: str) -> Link[Session]:
         session = Session(
             self.me,
             now=self._monotonic(),
@@ -198,7 +189,7 @@ class Peering:
             session, self, opened_here=opened_here, address=address, monotonic=self._monotonic, sleep=self._sleep
         )
 
-    def _released(self, link: Link) -> None:
+    def _released(self, link: Link[Session]) -> None:
         peer = link.session.peer
         if peer is not None and self.links.get(peer.region_id) is link:
             del self.links[peer.region_id]
@@ -216,7 +207,21 @@ class Peering:
 
     # --- what links need
 
-    def admit(self, link: Link, identity: Identity, lease_seconds: float, now: float) -> str:
+    def carry(self, link: Link[Session], effect: Effect, now: float) -> str:
+        """Carries out what a session asks for; "" or why the link ends."""
+        match effect:
+            case Met(identity, lease_seconds):
+                return self.admit(link, identity, lease_seconds, now)
+            case Apply() | Heard() | Told() | Measured():
+                self.apply(link, effect, now)
+        return ""
+
+    def offer(self, link: Link[Session], now: float) -> tuple[Effect, ...]:
+        """What there is to tell a peer now."""
+        peer = link.session.peer
+        return () if peer is None else link.session.offer(self.exports(peer), self.reports(now), now)
+
+    def admit(self, link: Link[Session], identity: Identity, lease_seconds: float, now: float) -> str:
         """One link a peer: the one that the smaller region opened, of those the newest."""
         if self._stopping:
             return f"{self.me.region_id} shuts down"
@@ -242,7 +247,7 @@ class Peering:
         self._log.info("peer met", peer=peer, address=link.address, owns=identity.owned_regions)
         return ""
 
-    def apply(self, link: Link, effect: Apply | Heard | Told | Measured, now: float) -> None:
+    def apply(self, link: Link[Session], effect: Apply | Heard | Told | Measured, now: float) -> None:
         """Takes over what a link brings; one that is not the link to its peer any more brings nothing."""
         peer = link.session.peer
         if peer is None or self.links.get(peer.region_id) is not link:
@@ -352,27 +357,12 @@ def tls_options(ca: Path | None, certificate: Path | None, key: Path | None, ser
     return TlsOptions(ca, certificate, key, server_name)
 
 
-async def _read(call: Any) -> AsyncIterator[Message]:
-    while (message := await call.read()) is not grpc.aio.EOF:
-        yield _value(message)
-    # EOF hides how the call ended.
-    if await call.code() is not grpc.StatusCode.OK:
-        raise grpc.aio.AioRpcError(
-            await call.code(), await call.initial_metadata(), await call.trailing_metadata(), await call.details()
-        )
-
-
-def _value(message: Any) -> Message:
+def value_of(message: Any) -> Message:
+    """The value of a message that a peer sent. ValueError."""
     try:
         return wire.message_from(message)
     except KeyError as e:
         raise ValueError(f"a value that is not known here ({e}); upgrade the older side") from None
-
-
-async def values(requests: AsyncIterator[Any]) -> AsyncIterator[Message]:
-    """The messages of a stream that a peer opened. ValueError."""
-    async for request in requests:
-        yield _value(request)
 
 
 async def _write(call: Any, message: Message) -> None:

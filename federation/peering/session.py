@@ -154,6 +154,10 @@ class Session:
         return self.stage is Stage.CLOSED
 
     @property
+    def is_up(self) -> bool:
+        return self.stage is Stage.UP
+
+    @property
     def told_nodes(self) -> int:
         return 0 if self._told is None else len(self._told.nodes)
 

@@ -59,6 +59,9 @@ class Reservations:
         self._swept = 0
         # Whether anybody reports first tokens; without, none is overdue.
         self.first_tokens_seen = float("-inf")
+        # Slots with a trial under way, and those whose trials are another replica's.
+        self.trials: set[int] = set()
+        self._withheld: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -70,6 +73,7 @@ class Reservations:
         self._state.choose(reservation.slot, reservation.tokens)
         if reservation.trial:
             self._state.trial[reservation.slot] = 0.0
+            self.trials.add(reservation.slot)
         self._file(reservation, reservation.started + OVERDUE_RATIO * reservation.predicted + OVERDUE_SECONDS)
 
     def get(self, decision: int) -> Reservation | None:
@@ -93,8 +97,18 @@ class Reservations:
         self._state.release(found.slot, found.tokens if found.pending else 0.0, 1.0)
         found.pending = False
         if found.trial:
-            self._state.trial[found.slot] = 1.0
+            self.trials.discard(found.slot)
+            self._admit(found.slot)
         return found
+
+    def withhold(self, slots: frozenset[int]) -> None:
+        """Leaves the trials of half-open circuits at some slots to other replicas; at all others they are ours."""
+        changed, self._withheld = slots ^ self._withheld, slots
+        for slot in changed:
+            self._admit(slot)
+
+    def _admit(self, slot: int) -> None:
+        self._state.trial[slot] = 0.0 if slot in self._withheld or slot in self.trials else 1.0
 
     def _give_tokens(self, found: Reservation) -> None:
         found.pending = False

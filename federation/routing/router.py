@@ -514,7 +514,8 @@ class Router:
         slot = self.state.slots.get(deployment)
         if slot is None:
             return 0, 0
-        return int(self.state.in_flight[slot]), int(self.state.pending[slot])
+        pending, in_flight = self.state.own_at(slot)
+        return int(in_flight), int(pending)
 
 
 # Below this the monitor would not call anybody degraded whatever its setting: the least that it allows is higher.

@@ -10,12 +10,13 @@ Fading happens in steps (`advance`), not at each read: a decision reads plain nu
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import MutableSequence, Sequence
+from collections.abc import Mapping, MutableSequence, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 
+from federation.routing.siblings import SUM_SECONDS, Sums, added, is_fresh, sums_of
 from federation.routing.spread import Spread
 from policies.pool import FloatArray, IntArray, Load
 
@@ -76,6 +77,11 @@ class State:
         # What changed, for those who keep an order by it: slots one by one, or everything (another epoch).
         self.touched: list[int] = []
         self.epoch = 0
+        # What other replicas told, by their ids; all of it that is fresh, which PENDING and IN_FLIGHT hold beside ours;
+        # and when some of it is no longer fresh.
+        self._siblings: dict[str, Sums] = {}
+        self._added = np.zeros((2, 0))
+        self._fresh_until = float("inf")
         self._bind(np.zeros((KINDS, 64)))
 
     def _bind(self, matrix: FloatArray) -> None:
@@ -121,6 +127,7 @@ class State:
         self._slot_of[self._tenancies] = slot
         self.matrix[:, slot] = 0.0
         self.touch(slot)
+        self._added[:, slot : slot + 1] = 0.0
         self.spread.forget(slot)
         self.suspicion[slot] = 1.0
         self.trial[slot] = 1.0
@@ -140,7 +147,9 @@ class State:
         return load_of(self.matrix[:, slots], cached)
 
     def advance(self, now: float) -> None:
-        """Lets what fades fade up to `now`, in steps of STEP_SECONDS at least."""
+        """Lets what fades fade up to `now`, in steps of STEP_SECONDS at least, and old sums of siblings go."""
+        if now > self._fresh_until:
+            self._add_siblings(now)
         if self._due(now):
             fade(self.matrix, now - self._advanced, USUAL_SHARE * self.usual_wait)
             self.usual_wait *= 0.5 ** ((now - self._advanced) / USUAL_HALF_LIFE_SECONDS)
@@ -183,6 +192,39 @@ class State:
         self.touch(slot)
         self.turns += 1.0
         self.turn[slot] = self.turns
+
+    def heed_siblings(self, sibling: str, told: Mapping[int, tuple[float, float]], at: float) -> None:
+        """Adds a replica's pending tokens and requests in flight, by slot, in place of what it told before.
+
+        `at` is when they were true; SUM_SECONDS later they count no more. Nothing told: it has nothing.
+        """
+        self._siblings[sibling] = sums_of(told, at)
+        self._add_siblings(at)
+
+    def _add_siblings(self, now: float) -> None:
+        self._siblings = {name: sums for name, sums in self._siblings.items() if is_fresh(sums, now)}
+        total = added(self._siblings, self.matrix.shape[1], now)
+        before = np.zeros_like(total)
+        before[:, : self._added.shape[1]] = self._added
+        (changed,) = np.nonzero((total != before).any(axis=0))
+        # Sums of floats: never below zero by rounding.
+        own = np.maximum(self.matrix[:, changed][[PENDING, IN_FLIGHT]] - before[:, changed], 0.0)
+        self.matrix[PENDING, changed], self.matrix[IN_FLIGHT, changed] = own + total[:, changed]
+        self._added = total
+        for slot in changed.tolist():
+            self.touch(slot)
+        self._fresh_until = min((sums.at + SUM_SECONDS for sums in self._siblings.values()), default=float("inf"))
+
+    def own(self) -> FloatArray:
+        """Pending tokens and requests in flight by slot, two rows, without those of siblings."""
+        both = self.matrix[[PENDING, IN_FLIGHT]]
+        both[:, : self._added.shape[1]] -= self._added
+        return np.maximum(both, 0.0)
+
+    def own_at(self, slot: int) -> tuple[float, float]:
+        """The same of one slot."""
+        theirs = self._added[:, slot] if slot < self._added.shape[1] else (0.0, 0.0)
+        return max(0.0, self.pending[slot] - theirs[0]), max(0.0, self.in_flight[slot] - theirs[1])
 
     def bind_session(self, key: str, slot: int, now: float, ttl_seconds: float) -> None:
         """Keeps a session where it went; the end is fixed from its first use there."""

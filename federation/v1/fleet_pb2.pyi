@@ -54,6 +54,7 @@ class PeerRole(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PEER_ROLE_UNSPECIFIED: _ClassVar[PeerRole]
     PEER_ROLE_DIALED: _ClassVar[PeerRole]
     PEER_ROLE_ACCEPTED: _ClassVar[PeerRole]
+    PEER_ROLE_SIBLING: _ClassVar[PeerRole]
 HEALTH_STATE_UNSPECIFIED: HealthState
 HEALTH_STATE_UNKNOWN: HealthState
 HEALTH_STATE_HEALTHY: HealthState
@@ -79,6 +80,7 @@ LINK_STATE_REFUSED: LinkState
 PEER_ROLE_UNSPECIFIED: PeerRole
 PEER_ROLE_DIALED: PeerRole
 PEER_ROLE_ACCEPTED: PeerRole
+PEER_ROLE_SIBLING: PeerRole
 
 class Circuit(_message.Message):
     __slots__ = ("state", "failures", "opens_total", "retry_after", "reason")
@@ -345,7 +347,7 @@ class ListPeersRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Peer(_message.Message):
-    __slots__ = ("region_id", "address", "state", "imported_revision", "exported_revision", "lag", "lease_left", "imported_nodes", "exported_nodes", "round_trip", "reason", "role", "owned_regions")
+    __slots__ = ("region_id", "address", "state", "imported_revision", "exported_revision", "lag", "lease_left", "imported_nodes", "exported_nodes", "round_trip", "reason", "role", "owned_regions", "replica_id", "age")
     REGION_ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -359,6 +361,8 @@ class Peer(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     OWNED_REGIONS_FIELD_NUMBER: _ClassVar[int]
+    REPLICA_ID_FIELD_NUMBER: _ClassVar[int]
+    AGE_FIELD_NUMBER: _ClassVar[int]
     region_id: str
     address: str
     state: LinkState
@@ -372,7 +376,9 @@ class Peer(_message.Message):
     reason: str
     role: PeerRole
     owned_regions: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, region_id: _Optional[str] = ..., address: _Optional[str] = ..., state: _Optional[_Union[LinkState, str]] = ..., imported_revision: _Optional[int] = ..., exported_revision: _Optional[int] = ..., lag: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., lease_left: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., imported_nodes: _Optional[int] = ..., exported_nodes: _Optional[int] = ..., round_trip: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reason: _Optional[str] = ..., role: _Optional[_Union[PeerRole, str]] = ..., owned_regions: _Optional[_Iterable[str]] = ...) -> None: ...
+    replica_id: str
+    age: _duration_pb2.Duration
+    def __init__(self, region_id: _Optional[str] = ..., address: _Optional[str] = ..., state: _Optional[_Union[LinkState, str]] = ..., imported_revision: _Optional[int] = ..., exported_revision: _Optional[int] = ..., lag: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., lease_left: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., imported_nodes: _Optional[int] = ..., exported_nodes: _Optional[int] = ..., round_trip: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reason: _Optional[str] = ..., role: _Optional[_Union[PeerRole, str]] = ..., owned_regions: _Optional[_Iterable[str]] = ..., replica_id: _Optional[str] = ..., age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class ListPeersResponse(_message.Message):
     __slots__ = ("peers",)

@@ -23,12 +23,14 @@ _sym_db = _symbol_database.Default()
 
 
 from federation.v1 import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from federation.v1 import catalog_pb2 as federation_dot_v1_dot_catalog__pb2
 from federation.v1 import fleet_pb2 as federation_dot_v1_dot_fleet__pb2
+from federation.v1 import routing_pb2 as federation_dot_v1_dot_routing__pb2
 from federation.v1 import types_pb2 as federation_dot_v1_dot_types__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x66\x65\x64\x65ration/v1/peering.proto\x12\rfederation.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x19\x66\x65\x64\x65ration/v1/fleet.proto\x1a\x19\x66\x65\x64\x65ration/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\"\x9a\x02\n\tPeerHello\x12\x1c\n\tregion_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?\x12\"\n\rowned_regions\x18\x02 \x03(\tB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x08\x12\x1e\n\x0bincarnation\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?\x12!\n\x10\x61pplied_revision\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x41\n\x0elease_duration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xa3\x05*\x00\x12$\n\x13\x61pplied_incarnation\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x18?\x12\x1f\n\rjurisdictions\x18\x07 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10\x10\"\xc4\x01\n\x0cPeerSnapshot\x12\x19\n\x08revision\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12&\n\x07regions\x18\x02 \x03(\x0b\x32\x15.federation.v1.Region\x12\"\n\x05nodes\x18\x03 \x03(\x0b\x32\x13.federation.v1.Node\x12\x10\n\x08\x63omplete\x18\x04 \x01(\x08\x12$\n\x06models\x18\x05 \x03(\x0b\x32\x14.federation.v1.Model\x12\x15\n\x04part\x18\x06 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\"\xac\x02\n\tPeerDelta\x12\x1e\n\rfrom_revision\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1c\n\x0bto_revision\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12&\n\x07regions\x18\x03 \x03(\x0b\x32\x15.federation.v1.Region\x12\"\n\x05nodes\x18\x04 \x03(\x0b\x32\x13.federation.v1.Node\x12\x15\n\rremoved_nodes\x18\x05 \x03(\t\x12$\n\x06models\x18\x06 \x03(\x0b\x32\x14.federation.v1.Model\x12\x16\n\x0eremoved_models\x18\x07 \x03(\t\x12\x17\n\x0fremoved_regions\x18\x08 \x03(\t\x12\x15\n\x04part\x18\t \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x10\n\x08\x63omplete\x18\n \x01(\x08\"\xc4\x03\n\x18\x45xportedDeploymentHealth\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.federation.v1.HealthState\x12\r\n\x05ready\x18\x03 \x01(\x08\x12\'\n\x07\x63ircuit\x18\x04 \x01(\x0b\x32\x16.federation.v1.Circuit\x12.\n\x0b\x65jected_for\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05score\x18\x06 \x01(\x01\x12.\n\x0blatency_p50\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x19prefill_seconds_per_token\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12:\n\x17min_time_to_first_token\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12%\n\x18\x64\x65\x63ode_tokens_per_second\x18\n \x01(\x01H\x01\x88\x01\x01\x42\x1c\n\x1a_prefill_seconds_per_tokenB\x1b\n\x19_decode_tokens_per_second\"\x86\x02\n\x0e\x45xportedHealth\x12\x0c\n\x04node\x18\x01 \x01(\t\x12<\n\x0b\x64\x65ployments\x18\x02 \x03(\x0b\x32\'.federation.v1.ExportedDeploymentHealth\x12\x1d\n\x10running_requests\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x0bqueue_depth\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12!\n\x14kv_cache_utilization\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12\x0e\n\x06reason\x18\x06 \x01(\tB\x13\n\x11_running_requestsB\x0e\n\x0c_queue_depthB\x17\n\x15_kv_cache_utilization\"L\n\nPeerHealth\x12,\n\x05nodes\x18\x01 \x03(\x0b\x32\x1d.federation.v1.ExportedHealth\x12\x10\n\x08sequence\x18\x02 \x01(\x03\"#\n\x07PeerAck\x12\x18\n\x10\x61pplied_revision\x18\x01 \x01(\x03\"t\n\rPeerHeartbeat\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0c\n\x04\x65\x63ho\x18\x02 \x01(\x03\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x18\n\x10\x61pplied_revision\x18\x04 \x01(\x03\x12\x17\n\x0fhealth_sequence\x18\x05 \x01(\x03\".\n\x0bPeerGoodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07refused\x18\x02 \x01(\x08\"\xd9\x02\n\x0f\x45xchangeRequest\x12)\n\x05hello\x18\x01 \x01(\x0b\x32\x18.federation.v1.PeerHelloH\x00\x12/\n\x08snapshot\x18\x02 \x01(\x0b\x32\x1b.federation.v1.PeerSnapshotH\x00\x12)\n\x05\x64\x65lta\x18\x03 \x01(\x0b\x32\x18.federation.v1.PeerDeltaH\x00\x12+\n\x06health\x18\x04 \x01(\x0b\x32\x19.federation.v1.PeerHealthH\x00\x12%\n\x03\x61\x63k\x18\x05 \x01(\x0b\x32\x16.federation.v1.PeerAckH\x00\x12\x31\n\theartbeat\x18\x06 \x01(\x0b\x32\x1c.federation.v1.PeerHeartbeatH\x00\x12-\n\x07goodbye\x18\x07 \x01(\x0b\x32\x1a.federation.v1.PeerGoodbyeH\x00\x42\t\n\x07message\"\xda\x02\n\x10\x45xchangeResponse\x12)\n\x05hello\x18\x01 \x01(\x0b\x32\x18.federation.v1.PeerHelloH\x00\x12/\n\x08snapshot\x18\x02 \x01(\x0b\x32\x1b.federation.v1.PeerSnapshotH\x00\x12)\n\x05\x64\x65lta\x18\x03 \x01(\x0b\x32\x18.federation.v1.PeerDeltaH\x00\x12+\n\x06health\x18\x04 \x01(\x0b\x32\x19.federation.v1.PeerHealthH\x00\x12%\n\x03\x61\x63k\x18\x05 \x01(\x0b\x32\x16.federation.v1.PeerAckH\x00\x12\x31\n\theartbeat\x18\x06 \x01(\x0b\x32\x1c.federation.v1.PeerHeartbeatH\x00\x12-\n\x07goodbye\x18\x07 \x01(\x0b\x32\x1a.federation.v1.PeerGoodbyeH\x00\x42\t\n\x07message2a\n\x0ePeeringService\x12O\n\x08\x45xchange\x12\x1e.federation.v1.ExchangeRequest\x1a\x1f.federation.v1.ExchangeResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x66\x65\x64\x65ration/v1/peering.proto\x12\rfederation.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1b\x66\x65\x64\x65ration/v1/catalog.proto\x1a\x19\x66\x65\x64\x65ration/v1/fleet.proto\x1a\x1b\x66\x65\x64\x65ration/v1/routing.proto\x1a\x19\x66\x65\x64\x65ration/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\"\x9a\x02\n\tPeerHello\x12\x1c\n\tregion_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?\x12\"\n\rowned_regions\x18\x02 \x03(\tB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x08\x12\x1e\n\x0bincarnation\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?\x12!\n\x10\x61pplied_revision\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x41\n\x0elease_duration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xa3\x05*\x00\x12$\n\x13\x61pplied_incarnation\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x18?\x12\x1f\n\rjurisdictions\x18\x07 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10\x10\"\xc4\x01\n\x0cPeerSnapshot\x12\x19\n\x08revision\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12&\n\x07regions\x18\x02 \x03(\x0b\x32\x15.federation.v1.Region\x12\"\n\x05nodes\x18\x03 \x03(\x0b\x32\x13.federation.v1.Node\x12\x10\n\x08\x63omplete\x18\x04 \x01(\x08\x12$\n\x06models\x18\x05 \x03(\x0b\x32\x14.federation.v1.Model\x12\x15\n\x04part\x18\x06 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\"\xac\x02\n\tPeerDelta\x12\x1e\n\rfrom_revision\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1c\n\x0bto_revision\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12&\n\x07regions\x18\x03 \x03(\x0b\x32\x15.federation.v1.Region\x12\"\n\x05nodes\x18\x04 \x03(\x0b\x32\x13.federation.v1.Node\x12\x15\n\rremoved_nodes\x18\x05 \x03(\t\x12$\n\x06models\x18\x06 \x03(\x0b\x32\x14.federation.v1.Model\x12\x16\n\x0eremoved_models\x18\x07 \x03(\t\x12\x17\n\x0fremoved_regions\x18\x08 \x03(\t\x12\x15\n\x04part\x18\t \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x10\n\x08\x63omplete\x18\n \x01(\x08\"\xc4\x03\n\x18\x45xportedDeploymentHealth\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.federation.v1.HealthState\x12\r\n\x05ready\x18\x03 \x01(\x08\x12\'\n\x07\x63ircuit\x18\x04 \x01(\x0b\x32\x16.federation.v1.Circuit\x12.\n\x0b\x65jected_for\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05score\x18\x06 \x01(\x01\x12.\n\x0blatency_p50\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x19prefill_seconds_per_token\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12:\n\x17min_time_to_first_token\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12%\n\x18\x64\x65\x63ode_tokens_per_second\x18\n \x01(\x01H\x01\x88\x01\x01\x42\x1c\n\x1a_prefill_seconds_per_tokenB\x1b\n\x19_decode_tokens_per_second\"\x86\x02\n\x0e\x45xportedHealth\x12\x0c\n\x04node\x18\x01 \x01(\t\x12<\n\x0b\x64\x65ployments\x18\x02 \x03(\x0b\x32\'.federation.v1.ExportedDeploymentHealth\x12\x1d\n\x10running_requests\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x0bqueue_depth\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12!\n\x14kv_cache_utilization\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12\x0e\n\x06reason\x18\x06 \x01(\tB\x13\n\x11_running_requestsB\x0e\n\x0c_queue_depthB\x17\n\x15_kv_cache_utilization\"L\n\nPeerHealth\x12,\n\x05nodes\x18\x01 \x03(\x0b\x32\x1d.federation.v1.ExportedHealth\x12\x10\n\x08sequence\x18\x02 \x01(\x03\"#\n\x07PeerAck\x12\x18\n\x10\x61pplied_revision\x18\x01 \x01(\x03\"t\n\rPeerHeartbeat\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0c\n\x04\x65\x63ho\x18\x02 \x01(\x03\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x18\n\x10\x61pplied_revision\x18\x04 \x01(\x03\x12\x17\n\x0fhealth_sequence\x18\x05 \x01(\x03\".\n\x0bPeerGoodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07refused\x18\x02 \x01(\x08\"p\n\x0cSiblingHello\x12\x1d\n\nreplica_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x7f\x12\x1e\n\x0bincarnation\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?\x12!\n\x0eto_incarnation\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?\"B\n\x0bSiblingBeat\x12\x0c\n\x04node\x18\x01 \x01(\t\x12%\n\x04load\x18\x02 \x01(\x0b\x32\x17.federation.v1.NodeLoad\"\x87\x01\n\x0cSiblingProbe\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\n\n\x02ok\x18\x02 \x01(\x08\x12\x17\n\x0flatency_seconds\x18\x03 \x01(\x01\x12\x0e\n\x06models\x18\x04 \x03(\t\x12\x14\n\x0clists_models\x18\x05 \x01(\x08\x12\r\n\x05\x65rror\x18\x06 \x01(\t\x12\x0f\n\x07loading\x18\x07 \x01(\x08\"?\n\x10SiblingHistogram\x12\x0e\n\x06\x62ounds\x18\x01 \x03(\x01\x12\x0e\n\x06\x63ounts\x18\x02 \x03(\x01\x12\x0b\n\x03sum\x18\x03 \x01(\x01\"\x8b\x06\n\x0eSiblingMetrics\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x18\n\x0bqueue_depth\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x1d\n\x10running_requests\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12!\n\x14kv_cache_utilization\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12%\n\x18max_kv_cache_utilization\x18\x05 \x01(\x01H\x03\x88\x01\x01\x12\x1c\n\x0fgpu_utilization\x18\x06 \x01(\x01H\x04\x88\x01\x01\x12)\n\x1cthroughput_tokens_per_second\x18\x07 \x01(\x01H\x05\x88\x01\x01\x12 \n\x13prompt_tokens_total\x18\x08 \x01(\x01H\x06\x88\x01\x01\x12$\n\x17generation_tokens_total\x18\t \x01(\x01H\x07\x88\x01\x01\x12\x1b\n\x0emax_batch_size\x18\n \x01(\x01H\x08\x88\x01\x01\x12\x1c\n\x0fkv_cache_tokens\x18\x0b \x01(\x01H\t\x88\x01\x01\x12<\n\x13time_to_first_token\x18\x0c \x01(\x0b\x32\x1f.federation.v1.SiblingHistogram\x12>\n\x15time_per_output_token\x18\r \x01(\x0b\x32\x1f.federation.v1.SiblingHistogram\x12\x33\n\nend_to_end\x18\x0e \x01(\x0b\x32\x1f.federation.v1.SiblingHistogramB\x0e\n\x0c_queue_depthB\x13\n\x11_running_requestsB\x17\n\x15_kv_cache_utilizationB\x1b\n\x19_max_kv_cache_utilizationB\x12\n\x10_gpu_utilizationB\x1f\n\x1d_throughput_tokens_per_secondB\x16\n\x14_prompt_tokens_totalB\x1a\n\x18_generation_tokens_totalB\x11\n\x0f_max_batch_sizeB\x12\n\x10_kv_cache_tokens\"M\n\x0eSiblingOutcome\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\'\n\x07outcome\x18\x02 \x01(\x0b\x32\x16.federation.v1.Outcome\"<\n\x0eSiblingAnswers\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x16\n\x05\x63ount\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\"\xbe\x01\n\x0eSiblingCircuit\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x16\n\x05\x65poch\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x0c\n\x04open\x18\x03 \x01(\x08\x12,\n\tremaining\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x05trips\x18\x05 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\x0bopens_total\x18\x06 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x0e\n\x06reason\x18\x07 \x01(\t\"\x91\x01\n\x0fSiblingEjection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x05\x65poch\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12,\n\tremaining\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1a\n\tejections\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x0e\n\x06reason\x18\x05 \x01(\t\"5\n\x10SiblingSuspicion\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\r\n\x05level\x18\x02 \x01(\x01\"k\n\nSiblingSum\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12&\n\x0epending_tokens\x18\x02 \x01(\x01\x42\x0e\xbaH\x0b\x12\t)\x00\x00\x00\x00\x00\x00\x00\x00\x12!\n\tin_flight\x18\x03 \x01(\x01\x42\x0e\xbaH\x0b\x12\t)\x00\x00\x00\x00\x00\x00\x00\x00\"\xc8\x04\n\x0bSiblingNews\x12\x19\n\x08sequence\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\x12\x15\n\x04\x65\x63ho\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x14\n\x0csent_seconds\x18\x03 \x01(\x01\x12)\n\x05\x62\x65\x61ts\x18\x04 \x03(\x0b\x32\x1a.federation.v1.SiblingBeat\x12+\n\x06probes\x18\x05 \x03(\x0b\x32\x1b.federation.v1.SiblingProbe\x12.\n\x07metrics\x18\x06 \x03(\x0b\x32\x1d.federation.v1.SiblingMetrics\x12/\n\x08outcomes\x18\x07 \x03(\x0b\x32\x1d.federation.v1.SiblingOutcome\x12.\n\x07\x61nswers\x18\x08 \x03(\x0b\x32\x1d.federation.v1.SiblingAnswers\x12/\n\x08\x63ircuits\x18\t \x03(\x0b\x32\x1d.federation.v1.SiblingCircuit\x12\x31\n\tejections\x18\n \x03(\x0b\x32\x1e.federation.v1.SiblingEjection\x12\x33\n\nsuspicions\x18\x0b \x03(\x0b\x32\x1f.federation.v1.SiblingSuspicion\x12\'\n\x04sums\x18\x0c \x03(\x0b\x32\x19.federation.v1.SiblingSum\x12\x0e\n\x06trials\x18\r \x03(\t\x12\r\n\x05turns\x18\x0e \x03(\t\x12\'\n\x07reports\x18\x0f \x03(\x0b\x32\x16.federation.v1.Outcome\"\xc3\x03\n\x0f\x45xchangeRequest\x12)\n\x05hello\x18\x01 \x01(\x0b\x32\x18.federation.v1.PeerHelloH\x00\x12/\n\x08snapshot\x18\x02 \x01(\x0b\x32\x1b.federation.v1.PeerSnapshotH\x00\x12)\n\x05\x64\x65lta\x18\x03 \x01(\x0b\x32\x18.federation.v1.PeerDeltaH\x00\x12+\n\x06health\x18\x04 \x01(\x0b\x32\x19.federation.v1.PeerHealthH\x00\x12%\n\x03\x61\x63k\x18\x05 \x01(\x0b\x32\x16.federation.v1.PeerAckH\x00\x12\x31\n\theartbeat\x18\x06 \x01(\x0b\x32\x1c.federation.v1.PeerHeartbeatH\x00\x12-\n\x07goodbye\x18\x07 \x01(\x0b\x32\x1a.federation.v1.PeerGoodbyeH\x00\x12\x34\n\rsibling_hello\x18\x08 \x01(\x0b\x32\x1b.federation.v1.SiblingHelloH\x00\x12\x32\n\x0csibling_news\x18\t \x01(\x0b\x32\x1a.federation.v1.SiblingNewsH\x00\x42\t\n\x07message\"\xc4\x03\n\x10\x45xchangeResponse\x12)\n\x05hello\x18\x01 \x01(\x0b\x32\x18.federation.v1.PeerHelloH\x00\x12/\n\x08snapshot\x18\x02 \x01(\x0b\x32\x1b.federation.v1.PeerSnapshotH\x00\x12)\n\x05\x64\x65lta\x18\x03 \x01(\x0b\x32\x18.federation.v1.PeerDeltaH\x00\x12+\n\x06health\x18\x04 \x01(\x0b\x32\x19.federation.v1.PeerHealthH\x00\x12%\n\x03\x61\x63k\x18\x05 \x01(\x0b\x32\x16.federation.v1.PeerAckH\x00\x12\x31\n\theartbeat\x18\x06 \x01(\x0b\x32\x1c.federation.v1.PeerHeartbeatH\x00\x12-\n\x07goodbye\x18\x07 \x01(\x0b\x32\x1a.federation.v1.PeerGoodbyeH\x00\x12\x34\n\rsibling_hello\x18\x08 \x01(\x0b\x32\x1b.federation.v1.SiblingHelloH\x00\x12\x32\n\x0csibling_news\x18\t \x01(\x0b\x32\x1a.federation.v1.SiblingNewsH\x00\x42\t\n\x07message2a\n\x0ePeeringService\x12O\n\x08\x45xchange\x12\x1e.federation.v1.ExchangeRequest\x1a\x1f.federation.v1.ExchangeResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -59,28 +61,78 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PEERDELTA'].fields_by_name['to_revision']._serialized_options = b'\272H\004\"\002(\000'
   _globals['_PEERDELTA'].fields_by_name['part']._loaded_options = None
   _globals['_PEERDELTA'].fields_by_name['part']._serialized_options = b'\272H\004\032\002(\000'
-  _globals['_PEERHELLO']._serialized_start=162
-  _globals['_PEERHELLO']._serialized_end=444
-  _globals['_PEERSNAPSHOT']._serialized_start=447
-  _globals['_PEERSNAPSHOT']._serialized_end=643
-  _globals['_PEERDELTA']._serialized_start=646
-  _globals['_PEERDELTA']._serialized_end=946
-  _globals['_EXPORTEDDEPLOYMENTHEALTH']._serialized_start=949
-  _globals['_EXPORTEDDEPLOYMENTHEALTH']._serialized_end=1401
-  _globals['_EXPORTEDHEALTH']._serialized_start=1404
-  _globals['_EXPORTEDHEALTH']._serialized_end=1666
-  _globals['_PEERHEALTH']._serialized_start=1668
-  _globals['_PEERHEALTH']._serialized_end=1744
-  _globals['_PEERACK']._serialized_start=1746
-  _globals['_PEERACK']._serialized_end=1781
-  _globals['_PEERHEARTBEAT']._serialized_start=1783
-  _globals['_PEERHEARTBEAT']._serialized_end=1899
-  _globals['_PEERGOODBYE']._serialized_start=1901
-  _globals['_PEERGOODBYE']._serialized_end=1947
-  _globals['_EXCHANGEREQUEST']._serialized_start=1950
-  _globals['_EXCHANGEREQUEST']._serialized_end=2295
-  _globals['_EXCHANGERESPONSE']._serialized_start=2298
-  _globals['_EXCHANGERESPONSE']._serialized_end=2644
-  _globals['_PEERINGSERVICE']._serialized_start=2646
-  _globals['_PEERINGSERVICE']._serialized_end=2743
+  _globals['_SIBLINGHELLO'].fields_by_name['replica_id']._loaded_options = None
+  _globals['_SIBLINGHELLO'].fields_by_name['replica_id']._serialized_options = b'\272H\006r\004\020\001\030\177'
+  _globals['_SIBLINGHELLO'].fields_by_name['incarnation']._loaded_options = None
+  _globals['_SIBLINGHELLO'].fields_by_name['incarnation']._serialized_options = b'\272H\006r\004\020\001\030?'
+  _globals['_SIBLINGHELLO'].fields_by_name['to_incarnation']._loaded_options = None
+  _globals['_SIBLINGHELLO'].fields_by_name['to_incarnation']._serialized_options = b'\272H\006r\004\020\001\030?'
+  _globals['_SIBLINGANSWERS'].fields_by_name['count']._loaded_options = None
+  _globals['_SIBLINGANSWERS'].fields_by_name['count']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_SIBLINGCIRCUIT'].fields_by_name['epoch']._loaded_options = None
+  _globals['_SIBLINGCIRCUIT'].fields_by_name['epoch']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_SIBLINGCIRCUIT'].fields_by_name['trips']._loaded_options = None
+  _globals['_SIBLINGCIRCUIT'].fields_by_name['trips']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_SIBLINGCIRCUIT'].fields_by_name['opens_total']._loaded_options = None
+  _globals['_SIBLINGCIRCUIT'].fields_by_name['opens_total']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_SIBLINGEJECTION'].fields_by_name['epoch']._loaded_options = None
+  _globals['_SIBLINGEJECTION'].fields_by_name['epoch']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_SIBLINGEJECTION'].fields_by_name['ejections']._loaded_options = None
+  _globals['_SIBLINGEJECTION'].fields_by_name['ejections']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_SIBLINGSUM'].fields_by_name['pending_tokens']._loaded_options = None
+  _globals['_SIBLINGSUM'].fields_by_name['pending_tokens']._serialized_options = b'\272H\013\022\t)\000\000\000\000\000\000\000\000'
+  _globals['_SIBLINGSUM'].fields_by_name['in_flight']._loaded_options = None
+  _globals['_SIBLINGSUM'].fields_by_name['in_flight']._serialized_options = b'\272H\013\022\t)\000\000\000\000\000\000\000\000'
+  _globals['_SIBLINGNEWS'].fields_by_name['sequence']._loaded_options = None
+  _globals['_SIBLINGNEWS'].fields_by_name['sequence']._serialized_options = b'\272H\004\"\002(\001'
+  _globals['_SIBLINGNEWS'].fields_by_name['echo']._loaded_options = None
+  _globals['_SIBLINGNEWS'].fields_by_name['echo']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_PEERHELLO']._serialized_start=220
+  _globals['_PEERHELLO']._serialized_end=502
+  _globals['_PEERSNAPSHOT']._serialized_start=505
+  _globals['_PEERSNAPSHOT']._serialized_end=701
+  _globals['_PEERDELTA']._serialized_start=704
+  _globals['_PEERDELTA']._serialized_end=1004
+  _globals['_EXPORTEDDEPLOYMENTHEALTH']._serialized_start=1007
+  _globals['_EXPORTEDDEPLOYMENTHEALTH']._serialized_end=1459
+  _globals['_EXPORTEDHEALTH']._serialized_start=1462
+  _globals['_EXPORTEDHEALTH']._serialized_end=1724
+  _globals['_PEERHEALTH']._serialized_start=1726
+  _globals['_PEERHEALTH']._serialized_end=1802
+  _globals['_PEERACK']._serialized_start=1804
+  _globals['_PEERACK']._serialized_end=1839
+  _globals['_PEERHEARTBEAT']._serialized_start=1841
+  _globals['_PEERHEARTBEAT']._serialized_end=1957
+  _globals['_PEERGOODBYE']._serialized_start=1959
+  _globals['_PEERGOODBYE']._serialized_end=2005
+  _globals['_SIBLINGHELLO']._serialized_start=2007
+  _globals['_SIBLINGHELLO']._serialized_end=2119
+  _globals['_SIBLINGBEAT']._serialized_start=2121
+  _globals['_SIBLINGBEAT']._serialized_end=2187
+  _globals['_SIBLINGPROBE']._serialized_start=2190
+  _globals['_SIBLINGPROBE']._serialized_end=2325
+  _globals['_SIBLINGHISTOGRAM']._serialized_start=2327
+  _globals['_SIBLINGHISTOGRAM']._serialized_end=2390
+  _globals['_SIBLINGMETRICS']._serialized_start=2393
+  _globals['_SIBLINGMETRICS']._serialized_end=3172
+  _globals['_SIBLINGOUTCOME']._serialized_start=3174
+  _globals['_SIBLINGOUTCOME']._serialized_end=3251
+  _globals['_SIBLINGANSWERS']._serialized_start=3253
+  _globals['_SIBLINGANSWERS']._serialized_end=3313
+  _globals['_SIBLINGCIRCUIT']._serialized_start=3316
+  _globals['_SIBLINGCIRCUIT']._serialized_end=3506
+  _globals['_SIBLINGEJECTION']._serialized_start=3509
+  _globals['_SIBLINGEJECTION']._serialized_end=3654
+  _globals['_SIBLINGSUSPICION']._serialized_start=3656
+  _globals['_SIBLINGSUSPICION']._serialized_end=3709
+  _globals['_SIBLINGSUM']._serialized_start=3711
+  _globals['_SIBLINGSUM']._serialized_end=3818
+  _globals['_SIBLINGNEWS']._serialized_start=3821
+  _globals['_SIBLINGNEWS']._serialized_end=4405
+  _globals['_EXCHANGEREQUEST']._serialized_start=4408
+  _globals['_EXCHANGEREQUEST']._serialized_end=4859
+  _globals['_EXCHANGERESPONSE']._serialized_start=4862
+  _globals['_EXCHANGERESPONSE']._serialized_end=5314
+  _globals['_PEERINGSERVICE']._serialized_start=5316
+  _globals['_PEERINGSERVICE']._serialized_end=5413
 # @@protoc_insertion_point(module_scope)

@@ -1,7 +1,9 @@
 import datetime
 
 from federation.v1 import validate_pb2 as _validate_pb2
+from federation.v1 import catalog_pb2 as _catalog_pb2
 from federation.v1 import fleet_pb2 as _fleet_pb2
+from federation.v1 import routing_pb2 as _routing_pb2
 from federation.v1 import types_pb2 as _types_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf.internal import containers as _containers
@@ -146,8 +148,186 @@ class PeerGoodbye(_message.Message):
     refused: bool
     def __init__(self, reason: _Optional[str] = ..., refused: bool = ...) -> None: ...
 
+class SiblingHello(_message.Message):
+    __slots__ = ("replica_id", "incarnation", "to_incarnation")
+    REPLICA_ID_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    TO_INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    replica_id: str
+    incarnation: str
+    to_incarnation: str
+    def __init__(self, replica_id: _Optional[str] = ..., incarnation: _Optional[str] = ..., to_incarnation: _Optional[str] = ...) -> None: ...
+
+class SiblingBeat(_message.Message):
+    __slots__ = ("node", "load")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    load: _catalog_pb2.NodeLoad
+    def __init__(self, node: _Optional[str] = ..., load: _Optional[_Union[_catalog_pb2.NodeLoad, _Mapping]] = ...) -> None: ...
+
+class SiblingProbe(_message.Message):
+    __slots__ = ("node", "ok", "latency_seconds", "models", "lists_models", "error", "loading")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    OK_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    LISTS_MODELS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    LOADING_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    ok: bool
+    latency_seconds: float
+    models: _containers.RepeatedScalarFieldContainer[str]
+    lists_models: bool
+    error: str
+    loading: bool
+    def __init__(self, node: _Optional[str] = ..., ok: bool = ..., latency_seconds: _Optional[float] = ..., models: _Optional[_Iterable[str]] = ..., lists_models: bool = ..., error: _Optional[str] = ..., loading: bool = ...) -> None: ...
+
+class SiblingHistogram(_message.Message):
+    __slots__ = ("bounds", "counts", "sum")
+    BOUNDS_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    SUM_FIELD_NUMBER: _ClassVar[int]
+    bounds: _containers.RepeatedScalarFieldContainer[float]
+    counts: _containers.RepeatedScalarFieldContainer[float]
+    sum: float
+    def __init__(self, bounds: _Optional[_Iterable[float]] = ..., counts: _Optional[_Iterable[float]] = ..., sum: _Optional[float] = ...) -> None: ...
+
+class SiblingMetrics(_message.Message):
+    __slots__ = ("node", "queue_depth", "running_requests", "kv_cache_utilization", "max_kv_cache_utilization", "gpu_utilization", "throughput_tokens_per_second", "prompt_tokens_total", "generation_tokens_total", "max_batch_size", "kv_cache_tokens", "time_to_first_token", "time_per_output_token", "end_to_end")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_DEPTH_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    KV_CACHE_UTILIZATION_FIELD_NUMBER: _ClassVar[int]
+    MAX_KV_CACHE_UTILIZATION_FIELD_NUMBER: _ClassVar[int]
+    GPU_UTILIZATION_FIELD_NUMBER: _ClassVar[int]
+    THROUGHPUT_TOKENS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_TOKENS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_TOKENS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    MAX_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    KV_CACHE_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    TIME_TO_FIRST_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TIME_PER_OUTPUT_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    END_TO_END_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    queue_depth: float
+    running_requests: float
+    kv_cache_utilization: float
+    max_kv_cache_utilization: float
+    gpu_utilization: float
+    throughput_tokens_per_second: float
+    prompt_tokens_total: float
+    generation_tokens_total: float
+    max_batch_size: float
+    kv_cache_tokens: float
+    time_to_first_token: SiblingHistogram
+    time_per_output_token: SiblingHistogram
+    end_to_end: SiblingHistogram
+    def __init__(self, node: _Optional[str] = ..., queue_depth: _Optional[float] = ..., running_requests: _Optional[float] = ..., kv_cache_utilization: _Optional[float] = ..., max_kv_cache_utilization: _Optional[float] = ..., gpu_utilization: _Optional[float] = ..., throughput_tokens_per_second: _Optional[float] = ..., prompt_tokens_total: _Optional[float] = ..., generation_tokens_total: _Optional[float] = ..., max_batch_size: _Optional[float] = ..., kv_cache_tokens: _Optional[float] = ..., time_to_first_token: _Optional[_Union[SiblingHistogram, _Mapping]] = ..., time_per_output_token: _Optional[_Union[SiblingHistogram, _Mapping]] = ..., end_to_end: _Optional[_Union[SiblingHistogram, _Mapping]] = ...) -> None: ...
+
+class SiblingOutcome(_message.Message):
+    __slots__ = ("deployment", "outcome")
+    DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    deployment: str
+    outcome: _routing_pb2.Outcome
+    def __init__(self, deployment: _Optional[str] = ..., outcome: _Optional[_Union[_routing_pb2.Outcome, _Mapping]] = ...) -> None: ...
+
+class SiblingAnswers(_message.Message):
+    __slots__ = ("deployment", "count")
+    DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    deployment: str
+    count: int
+    def __init__(self, deployment: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
+
+class SiblingCircuit(_message.Message):
+    __slots__ = ("deployment", "epoch", "open", "remaining", "trips", "opens_total", "reason")
+    DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    REMAINING_FIELD_NUMBER: _ClassVar[int]
+    TRIPS_FIELD_NUMBER: _ClassVar[int]
+    OPENS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    deployment: str
+    epoch: int
+    open: bool
+    remaining: _duration_pb2.Duration
+    trips: int
+    opens_total: int
+    reason: str
+    def __init__(self, deployment: _Optional[str] = ..., epoch: _Optional[int] = ..., open: bool = ..., remaining: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., trips: _Optional[int] = ..., opens_total: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class SiblingEjection(_message.Message):
+    __slots__ = ("name", "epoch", "remaining", "ejections", "reason")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    REMAINING_FIELD_NUMBER: _ClassVar[int]
+    EJECTIONS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    epoch: int
+    remaining: _duration_pb2.Duration
+    ejections: int
+    reason: str
+    def __init__(self, name: _Optional[str] = ..., epoch: _Optional[int] = ..., remaining: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., ejections: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class SiblingSuspicion(_message.Message):
+    __slots__ = ("deployment", "level")
+    DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    deployment: str
+    level: float
+    def __init__(self, deployment: _Optional[str] = ..., level: _Optional[float] = ...) -> None: ...
+
+class SiblingSum(_message.Message):
+    __slots__ = ("deployment", "pending_tokens", "in_flight")
+    DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
+    PENDING_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    deployment: str
+    pending_tokens: float
+    in_flight: float
+    def __init__(self, deployment: _Optional[str] = ..., pending_tokens: _Optional[float] = ..., in_flight: _Optional[float] = ...) -> None: ...
+
+class SiblingNews(_message.Message):
+    __slots__ = ("sequence", "echo", "sent_seconds", "beats", "probes", "metrics", "outcomes", "answers", "circuits", "ejections", "suspicions", "sums", "trials", "turns", "reports")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    ECHO_FIELD_NUMBER: _ClassVar[int]
+    SENT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    BEATS_FIELD_NUMBER: _ClassVar[int]
+    PROBES_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    OUTCOMES_FIELD_NUMBER: _ClassVar[int]
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    CIRCUITS_FIELD_NUMBER: _ClassVar[int]
+    EJECTIONS_FIELD_NUMBER: _ClassVar[int]
+    SUSPICIONS_FIELD_NUMBER: _ClassVar[int]
+    SUMS_FIELD_NUMBER: _ClassVar[int]
+    TRIALS_FIELD_NUMBER: _ClassVar[int]
+    TURNS_FIELD_NUMBER: _ClassVar[int]
+    REPORTS_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    echo: int
+    sent_seconds: float
+    beats: _containers.RepeatedCompositeFieldContainer[SiblingBeat]
+    probes: _containers.RepeatedCompositeFieldContainer[SiblingProbe]
+    metrics: _containers.RepeatedCompositeFieldContainer[SiblingMetrics]
+    outcomes: _containers.RepeatedCompositeFieldContainer[SiblingOutcome]
+    answers: _containers.RepeatedCompositeFieldContainer[SiblingAnswers]
+    circuits: _containers.RepeatedCompositeFieldContainer[SiblingCircuit]
+    ejections: _containers.RepeatedCompositeFieldContainer[SiblingEjection]
+    suspicions: _containers.RepeatedCompositeFieldContainer[SiblingSuspicion]
+    sums: _containers.RepeatedCompositeFieldContainer[SiblingSum]
+    trials: _containers.RepeatedScalarFieldContainer[str]
+    turns: _containers.RepeatedScalarFieldContainer[str]
+    reports: _containers.RepeatedCompositeFieldContainer[_routing_pb2.Outcome]
+    def __init__(self, sequence: _Optional[int] = ..., echo: _Optional[int] = ..., sent_seconds: _Optional[float] = ..., beats: _Optional[_Iterable[_Union[SiblingBeat, _Mapping]]] = ..., probes: _Optional[_Iterable[_Union[SiblingProbe, _Mapping]]] = ..., metrics: _Optional[_Iterable[_Union[SiblingMetrics, _Mapping]]] = ..., outcomes: _Optional[_Iterable[_Union[SiblingOutcome, _Mapping]]] = ..., answers: _Optional[_Iterable[_Union[SiblingAnswers, _Mapping]]] = ..., circuits: _Optional[_Iterable[_Union[SiblingCircuit, _Mapping]]] = ..., ejections: _Optional[_Iterable[_Union[SiblingEjection, _Mapping]]] = ..., suspicions: _Optional[_Iterable[_Union[SiblingSuspicion, _Mapping]]] = ..., sums: _Optional[_Iterable[_Union[SiblingSum, _Mapping]]] = ..., trials: _Optional[_Iterable[str]] = ..., turns: _Optional[_Iterable[str]] = ..., reports: _Optional[_Iterable[_Union[_routing_pb2.Outcome, _Mapping]]] = ...) -> None: ...
+
 class ExchangeRequest(_message.Message):
-    __slots__ = ("hello", "snapshot", "delta", "health", "ack", "heartbeat", "goodbye")
+    __slots__ = ("hello", "snapshot", "delta", "health", "ack", "heartbeat", "goodbye", "sibling_hello", "sibling_news")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     DELTA_FIELD_NUMBER: _ClassVar[int]
@@ -155,6 +335,8 @@ class ExchangeRequest(_message.Message):
     ACK_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     GOODBYE_FIELD_NUMBER: _ClassVar[int]
+    SIBLING_HELLO_FIELD_NUMBER: _ClassVar[int]
+    SIBLING_NEWS_FIELD_NUMBER: _ClassVar[int]
     hello: PeerHello
     snapshot: PeerSnapshot
     delta: PeerDelta
@@ -162,10 +344,12 @@ class ExchangeRequest(_message.Message):
     ack: PeerAck
     heartbeat: PeerHeartbeat
     goodbye: PeerGoodbye
-    def __init__(self, hello: _Optional[_Union[PeerHello, _Mapping]] = ..., snapshot: _Optional[_Union[PeerSnapshot, _Mapping]] = ..., delta: _Optional[_Union[PeerDelta, _Mapping]] = ..., health: _Optional[_Union[PeerHealth, _Mapping]] = ..., ack: _Optional[_Union[PeerAck, _Mapping]] = ..., heartbeat: _Optional[_Union[PeerHeartbeat, _Mapping]] = ..., goodbye: _Optional[_Union[PeerGoodbye, _Mapping]] = ...) -> None: ...
+    sibling_hello: SiblingHello
+    sibling_news: SiblingNews
+    def __init__(self, hello: _Optional[_Union[PeerHello, _Mapping]] = ..., snapshot: _Optional[_Union[PeerSnapshot, _Mapping]] = ..., delta: _Optional[_Union[PeerDelta, _Mapping]] = ..., health: _Optional[_Union[PeerHealth, _Mapping]] = ..., ack: _Optional[_Union[PeerAck, _Mapping]] = ..., heartbeat: _Optional[_Union[PeerHeartbeat, _Mapping]] = ..., goodbye: _Optional[_Union[PeerGoodbye, _Mapping]] = ..., sibling_hello: _Optional[_Union[SiblingHello, _Mapping]] = ..., sibling_news: _Optional[_Union[SiblingNews, _Mapping]] = ...) -> None: ...
 
 class ExchangeResponse(_message.Message):
-    __slots__ = ("hello", "snapshot", "delta", "health", "ack", "heartbeat", "goodbye")
+    __slots__ = ("hello", "snapshot", "delta", "health", "ack", "heartbeat", "goodbye", "sibling_hello", "sibling_news")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     DELTA_FIELD_NUMBER: _ClassVar[int]
@@ -173,6 +357,8 @@ class ExchangeResponse(_message.Message):
     ACK_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     GOODBYE_FIELD_NUMBER: _ClassVar[int]
+    SIBLING_HELLO_FIELD_NUMBER: _ClassVar[int]
+    SIBLING_NEWS_FIELD_NUMBER: _ClassVar[int]
     hello: PeerHello
     snapshot: PeerSnapshot
     delta: PeerDelta
@@ -180,4 +366,6 @@ class ExchangeResponse(_message.Message):
     ack: PeerAck
     heartbeat: PeerHeartbeat
     goodbye: PeerGoodbye
-    def __init__(self, hello: _Optional[_Union[PeerHello, _Mapping]] = ..., snapshot: _Optional[_Union[PeerSnapshot, _Mapping]] = ..., delta: _Optional[_Union[PeerDelta, _Mapping]] = ..., health: _Optional[_Union[PeerHealth, _Mapping]] = ..., ack: _Optional[_Union[PeerAck, _Mapping]] = ..., heartbeat: _Optional[_Union[PeerHeartbeat, _Mapping]] = ..., goodbye: _Optional[_Union[PeerGoodbye, _Mapping]] = ...) -> None: ...
+    sibling_hello: SiblingHello
+    sibling_news: SiblingNews
+    def __init__(self, hello: _Optional[_Union[PeerHello, _Mapping]] = ..., snapshot: _Optional[_Union[PeerSnapshot, _Mapping]] = ..., delta: _Optional[_Union[PeerDelta, _Mapping]] = ..., health: _Optional[_Union[PeerHealth, _Mapping]] = ..., ack: _Optional[_Union[PeerAck, _Mapping]] = ..., heartbeat: _Optional[_Union[PeerHeartbeat, _Mapping]] = ..., goodbye: _Optional[_Union[PeerGoodbye, _Mapping]] = ..., sibling_hello: _Optional[_Union[SiblingHello, _Mapping]] = ..., sibling_news: _Optional[_Union[SiblingNews, _Mapping]] = ...) -> None: ...

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class PeeringServiceStub(object):
-    """Exchange between control planes. Served where `region.owns` is set.
+    """Exchange between control planes. Served where `region.owns` is set, and where replicas share a database.
     """
 
     def __init__(self, channel):
@@ -43,7 +43,7 @@ class PeeringServiceStub(object):
 
 
 class PeeringServiceServicer(object):
-    """Exchange between control planes. Served where `region.owns` is set.
+    """Exchange between control planes. Served where `region.owns` is set, and where replicas share a database.
     """
 
     def Exchange(self, request_iterator, context):
@@ -71,7 +71,7 @@ def add_PeeringServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PeeringService(object):
-    """Exchange between control planes. Served where `region.owns` is set.
+    """Exchange between control planes. Served where `region.owns` is set, and where replicas share a database.
     """
 
     @staticmethod

@@ -39,4 +39,4 @@ def test_a_lease_that_does_not_end_is_found(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Imports, "tick", lambda self, now: ())
 
     with pytest.raises(dst.Broken, match=r"^seed \d+, .* not heard for"):
-        list(map(lambda seed: dst.run(seed, 15.0), range(1, 40)))
+        [dst.run(seed, 15.0) for seed in range(1, 40)]

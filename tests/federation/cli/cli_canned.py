@@ -146,9 +146,13 @@ BUDGETS = (
 
 PEERS = (
     fleet_pb2.Peer(
+        region_id="eu-west-1", replica_id="eu-west-1.0b6c2d91", address="http://10.0.0.12:50051", lag=seconds(0.06),
+        state=fleet_pb2.LINK_STATE_UP, role=fleet_pb2.PEER_ROLE_SIBLING, age=seconds(4_000),
+    ),
+    fleet_pb2.Peer(
         region_id="us-east-1", address="us.example:50051", state=fleet_pb2.LINK_STATE_UP, imported_revision=41,
         exported_revision=57, lag=seconds(0.4), lease_left=seconds(29.6), imported_nodes=1, exported_nodes=2,
-        round_trip=seconds(0.072),
+        round_trip=seconds(0.072), role=fleet_pb2.PEER_ROLE_DIALED,
     ),
     fleet_pb2.Peer(address="ap.example:50051", state=fleet_pb2.LINK_STATE_DOWN, reason="connection refused"),
 )  # fmt: skip

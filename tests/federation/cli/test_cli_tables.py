@@ -120,7 +120,7 @@ def test_json_lines_hold_one_item_each(run: Run):
         ("regions list --limit 2", ["ap-northeast-1", "eu-west-1"]),
         ("policies list", ["balanced", "eu-only"]),
         ("circuits list --tripped", [f"ap-northeast-1/gpu-1/{LLAMA}"]),
-        ("peers list", ["us-east-1", "ap.example:50051"]),
+        ("peers list", ["eu-west-1.0b6c2d91", "us-east-1", "ap.example:50051"]),
         ("fleet", ["ap-northeast-1", "eu-west-1", "us-east-1"]),
         ("health --limit 3", ["ap-northeast-1/gpu-1", "eu-west-1/gpu-7", "eu-west-1/gpu-8"]),
         ("route -m x", [f"eu-west-1/gpu-7/{LLAMA}"]),

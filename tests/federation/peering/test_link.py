@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 
 import pytest
 
 from federation.peering.link import WRITE_SECONDS, Link
 from federation.peering.messages import (
     Apply,
+    Effect,
     Goodbye,
     Heard,
     Hello,
     Identity,
     Measured,
     Message,
-    NodeReport,
+    Met,
     Told,
     Update,
     View,
@@ -37,19 +38,17 @@ class Around:
         self.objection = objection
         self.applied: list[Apply | Heard | Told | Measured] = []
 
-    def admit(self, link: Link, identity: Identity, lease_seconds: float, now: float) -> str:
-        return self.objection
-
-    def apply(self, link: Link, effect: Apply | Heard | Told | Measured, now: float) -> None:
+    def carry(self, link: Link[Session], effect: Effect, now: float) -> str:
+        if isinstance(effect, Met):
+            return self.objection
+        assert isinstance(effect, Apply | Heard | Told | Measured)
         self.applied.append(effect)
+        return ""
 
-    def exports(self, peer: Identity) -> View:
-        return View(1)
+    def offer(self, link: Link[Session], now: float) -> tuple[Effect, ...]:
+        return link.session.offer(View(1), NO_REPORTS, now)
 
-    def reports(self, now: float) -> Mapping[str, NodeReport]:
-        return NO_REPORTS
-
-    def link(self, *, opened_here: bool = False) -> Link:
+    def link(self, *, opened_here: bool = False) -> Link[Session]:
         return Link(
             Session(US, now=self.now, lease_seconds=30.0),
             self,
