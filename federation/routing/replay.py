@@ -307,7 +307,12 @@ def _state(pool: Pool, load: Load) -> State:
     """A state that says of the record's slots what was said of them then."""
     state = State()
     top = int(pool.slot.max(initial=-1)) + 1
-    columns = (load.pending_tokens, load.in_flight, load.running, load.wait, load.suspicion, load.turn, load.trial)
+    # What siblings told stands in the pending tokens already.
+    theirs = np.zeros(len(pool))
+    columns = (
+        *(load.pending_tokens, load.in_flight, load.running, load.wait, load.suspicion, load.turn, load.trial),
+        theirs,
+    )
     matrix = np.zeros((len(columns), max(1, top)))
     matrix[:, pool.slot] = np.stack(columns)
     state._bind(matrix)

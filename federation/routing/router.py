@@ -22,6 +22,7 @@ from federation.routing.planner import Planner, unknown
 from federation.routing.rations import Rations, ShedRequest
 from federation.routing.reservations import Reservation, Reservations
 from federation.routing.shadow import Shadows
+from federation.routing.siblings import Siblings
 from federation.routing.state import RUNNING, WAIT, State
 from federation.routing.table import Table
 from federation.routing.walk import walk
@@ -106,6 +107,7 @@ class Router:
         self._slots_of_node: dict[str, list[int]] = {}
         self.state = State()
         self.reservations = Reservations(self.state)
+        self.siblings = Siblings(self.state)
         self._heard = Heard()
         self.ring = DecisionRing(settings.decisions_kept)
         self.stats = RouterStats()
@@ -482,6 +484,7 @@ class Router:
     def sweep(self, now: float) -> None:
         """Turns deadlines: lets forgotten room go, and suspects who owes a first token. Every 100 ms."""
         self.state.advance(now)
+        self.siblings.settle(now)
         for late, ratio in self.reservations.sweep(now):
             self.state.suspect(late.slot, ratio)
         if self._on_suspicion is not None:
@@ -510,7 +513,7 @@ class Router:
         slot = self.state.slots.get(deployment)
         if slot is None:
             return 0, 0
-        return int(self.state.in_flight[slot]), int(self.state.pending[slot])
+        return int(self.state.in_flight[slot]), round(self.state.pending[slot] - self.state.theirs[slot])
 
 
 # Below this the monitor would not call anybody degraded whatever its setting: the least that it allows is higher.

@@ -19,8 +19,9 @@ import numpy as np
 from federation.routing.spread import Spread
 from policies.pool import FloatArray, IntArray, Load
 
-PENDING, IN_FLIGHT, RUNNING, WAIT, SUSPICION, TURN, TRIAL = range(7)
-KINDS = 7
+# PENDING holds what siblings told of theirs too, and THEIRS that part of it alone.
+PENDING, IN_FLIGHT, RUNNING, WAIT, SUSPICION, TURN, TRIAL, THEIRS = range(8)
+KINDS = 8
 
 SUSPICION_HALF_LIFE_SECONDS = 15.0
 MAX_SUSPICION = 50.0
@@ -76,7 +77,9 @@ class State:
     def _bind(self, matrix: FloatArray) -> None:
         self.matrix = matrix
         views = [cast("MutableSequence[float]", memoryview(row)) for row in matrix]
-        self.pending, self.in_flight, self.running, self.wait, self.suspicion, self.turn, self.trial = views
+        self.pending, self.in_flight, self.running, self.wait, self.suspicion, self.turn, self.trial, self.theirs = (
+            views
+        )
 
     def slots_for(self, names: Sequence[str], now: float) -> IntArray:
         """Slots of a table's rows; deployments that are gone give theirs back after a rest."""
@@ -115,7 +118,7 @@ class State:
         found = self.matrix[:, slots]
         if now is not None and self._due(now):
             fade(found, now - self._advanced, USUAL_SHARE * self.usual_wait)
-        pending, in_flight, running, wait, suspicion, turn, trial = found
+        pending, in_flight, running, wait, suspicion, turn, trial, _ = found
         tokens = np.zeros(len(slots)) if cached is None else cached
         return Load(pending, in_flight, running, wait, suspicion, tokens, turn, trial)
 

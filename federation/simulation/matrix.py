@@ -32,7 +32,7 @@ EVEN_SECONDS = 60.0
 HALVES = ("first", "second")
 CHOSEN = ("oracle", "balanced", "least_connections")
 # Variants of a policy that a case may name beside the policies themselves.
-UNDECLARED, BOUNDED = "+undeclared", "+bounded"
+UNDECLARED, BOUNDED, SHARING = "+undeclared", "+bounded", "+sharing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +102,14 @@ def run_case(case: Case) -> tuple[Case, Summary]:
         requests = with_priorities(requests, case.seed)
     faults = (Fault(case.fault),) if case.fault else ()
     scenario = Scenario(_fleet(case.fleet), requests, case.load, faults, case.seed, case.unmeasured)
-    name, _, variant = case.entry.partition("+")
+    name, *variants = case.entry.split("+")
     behaviour = None if name in ORACLES else behaviour_of(name)
     if behaviour is not None:
         behaviour = replace(
-            behaviour, declared=variant != UNDECLARED[1:], bounded=behaviour.bounded or variant == BOUNDED[1:]
+            behaviour,
+            declared=UNDECLARED[1:] not in variants,
+            bounded=behaviour.bounded or BOUNDED[1:] in variants,
+            sharing=behaviour.sharing or SHARING[1:] in variants,
         )
     return case, simulate(scenario, name, behaviour).summary
 

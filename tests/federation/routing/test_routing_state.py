@@ -98,7 +98,7 @@ def test_more_deployments_than_there_is_room_for_make_room_and_keep_what_is_know
 def filled(seconds: float, *, steps: int = 1) -> State:
     state = a_state("a")
     state.advance(100.0)
-    state.matrix[:, 0] = [500.0, 3.0, 8.0, 2.0, 9.0, 5.0, 1.0]
+    state.matrix[:, 0] = [500.0, 3.0, 8.0, 2.0, 9.0, 5.0, 1.0, 0.0]
     for step in range(1, steps + 1):
         state.advance(100.0 + seconds * step / steps)
     return state
