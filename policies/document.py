@@ -71,6 +71,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = MappingProxyType(
         "ShedStep.up_to_priority": (-1_000, 1_000),
         "ShedStep.from_utilization": (0.0, 1_000.0),
         "Shed.full_utilization": (0.0, 1_000.0),
+        "Shed.full_wait_seconds": (0.001, 3_600.0),
     }
 )
 # Named by the store, not by the document.

@@ -169,7 +169,7 @@ class Planner:
             origin_region=origin_region,
             ranking=ranking,
             scalars=flat,
-            room=room_of(policy, ranking.rows, table.pool.slot, flat.batch, flat.limit),
+            room=room_of(policy, ranking.rows, flat),
             pool=model.model_id if model is not None else request.capability,
         )
 

@@ -295,7 +295,7 @@ def _admitted_again(record: Mapping[str, Any], ask: Ask) -> Iterator[str]:
     was, shed = record.get("admission"), ask.policy.shedding
     if was is None or shed is None:
         return
-    standing = Standing(**{field.name: was[field.name] for field in fields(Standing)})
+    standing = Standing(**{field.name: was[field.name] for field in fields(Standing) if field.name in was})
     again = Admission(standing, shed, record["seed"])
     if again.chance != was["chance"]:
         yield f"chance of being shed: was {was['chance']!r}, now {again.chance!r}"

@@ -74,7 +74,7 @@ def cases(azure: str, conversation: str, fleets: tuple[str, str], seed: int, *, 
         if not subset:
             add("azure", [name for name in BASELINES if name not in CHOSEN], half, 0.7)
         add("even", CHOSEN, half, 0.9, even=True)
-        overload = ("oracle-giving-up", "balanced" + BOUNDED, "balanced")
+        overload = ("oracle-giving-up", "interactive" + BOUNDED, "balanced" + BOUNDED, "balanced")
         add("overload", overload, half, 1.2, priorities=True)
         add("cost", ("oracle-cheapest", "cost_first"), half, 0.4)
         add("conversation", CHOSEN, half, 0.7, trace=conversation, fleet=long_fleet)
