@@ -36,6 +36,8 @@ class Standing:
     share: float | None = None
     # The share of the room that is kept for tenants up to their fair share, and for the highest step; see `kept_of`.
     kept: float = 0.0
+    # Seconds that requests wait for their prefill, where the utilization is that of `full_wait_seconds`.
+    wait_seconds: float | None = None
 
 
 def shed_chance(shed: Shed, standing: Standing) -> float:

@@ -76,6 +76,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = MappingProxyType(
         "Spillover.max_shift_per_minute": (0.001, 60.0),
         "Spillover.failback_seconds": (0.0, 86_400.0),
         "Spillover.hysteresis": (0.0, 1.0),
+        "Shed.full_wait_seconds": (0.001, 3_600.0),
     }
 )
 # Lists of strings of which one alone may be written without the brackets.

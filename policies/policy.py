@@ -183,6 +183,9 @@ class Shed:
     steps: tuple[ShedStep, ...] = (ShedStep(-1, 0.70), ShedStep(0, 0.85), ShedStep(1_000, 0.95))
     # Where the last step's are all shed.
     full_utilization: float = 1.0
+    # The room is full, too, where three quarters of its nodes would start a prefill only after this. Absent: waits do
+    # not count. Long prompts fill queues long before they fill batches.
+    full_wait_seconds: float | None = None
 
 
 # In a region order: the region that a request comes from.

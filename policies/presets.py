@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from policies.policy import Bounds, Line, Policy, Weights
+from policies.policy import Bounds, Line, Policy, Shed, ShedStep, Weights
 
 PRESETS: Mapping[str, Policy] = MappingProxyType(
     {
@@ -36,6 +36,12 @@ PRESETS: Mapping[str, Policy] = MappingProxyType(
                 description="Never leaves the jurisdictions of the origin's region; near ones first.",
                 weights=Weights(latency=1.0, throughput=0.1, cost=0.5, locality=1.0, health=2.0),
                 bounds=Bounds(home_jurisdiction=True),
+            ),
+            Policy(
+                policy_id="interactive",
+                description="Balanced; when queues grow to 0.3 s, low priorities go, so that others start within 1 s.",
+                # High priorities are never shed. Their room is what the steps below them leave free.
+                shed=Shed(steps=(ShedStep(-1, 0.3), ShedStep(0, 0.6)), full_wait_seconds=1.0),
             ),
             Policy(
                 policy_id="throughput_first",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -68,6 +69,9 @@ def simulate(
     undeclared: Annotated[
         bool, typer.Option("--undeclared", help="Declare no profiles: speeds must be learned.")
     ] = False,
+    sharing: Annotated[
+        bool, typer.Option("--sharing", help="Routers tell each other what they have pending, every 0.25 s.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same answer, byte for byte.")] = 1,
     fail_if: Annotated[
         str, typer.Option(metavar="CONDITION", help="End with 7 if it holds, as in 'p99 > 1.3x oracle or errors > 1%'.")
@@ -95,9 +99,8 @@ def simulate(
             requests = with_priorities(requests, seed)
         faults = tuple(parse_fault(each) for each in fault or ())
         scenario = Scenario(load_fleet(fleet), requests, load, faults, seed)
-        entries = _entries(
-            [*(policy or ["balanced"]), *(compare or []), *(others or [])], condition, bounded, not undeclared
-        )
+        variant = partial(replace, bounded=bounded, declared=not undeclared, sharing=sharing)
+        entries = _entries([*(policy or ["balanced"]), *(compare or []), *(others or [])], condition, variant)
         outcomes = _run(scenario, entries)
     except (FleetInvalid, ConditionInvalid) as error:
         raise usage(str(error)) from error
@@ -111,10 +114,8 @@ def simulate(
         _judge(condition, outcomes)
 
 
-def _entries(names: list[str], condition: Condition | None, bounded: bool, declared: bool) -> list[Entry]:
+def _entries(names: list[str], condition: Condition | None, variant: Callable[[Behaviour], Behaviour]) -> list[Entry]:
     """What to run: as named, and whom the condition compares with."""
-    from dataclasses import replace
-
     from federation.cli.documents import load_mapping
     from federation.simulation.baselines import BASELINES, behaviour_of
     from federation.simulation.oracles import ORACLES
@@ -140,7 +141,7 @@ def _entries(names: list[str], condition: Condition | None, bounded: bool, decla
                 raise usage(f"{path}: {error}") from error
             name = path.stem
         if behaviour is not None:
-            behaviour = replace(behaviour, bounded=bounded, declared=declared)
+            behaviour = variant(behaviour)
         found[name] = Entry(name, behaviour)
     return list(found.values())
 

@@ -207,7 +207,7 @@ class Planner:
             origin_region=origin_region,
             ranking=ranking,
             scalars=flat,
-            room=room_of(terms, ranking.rows.tolist(), table.pool.slot, flat.batch, flat.limit),
+            room=room_of(terms, ranking.rows.tolist(), flat),
             pool=model.model_id if model is not None else request.capability,
         )
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from federation.routing.ledger import Ledger, period_ends
 from federation.routing.shares import Shares
-from federation.routing.state import IN_FLIGHT, RUNNING, State
+from federation.routing.state import IN_FLIGHT, PENDING, RUNNING, WAIT, State
 from policies import chance
 from policies.admission import (
     Exhausted,
@@ -32,17 +32,21 @@ from policies.admission import (
 )
 from policies.errors import NoCandidate
 from policies.policy import Budget, Policy, Share, Shed, WhenExhausted
-from policies.pool import IntArray
+from policies.pool import FloatArray, IntArray
 from policies.types import Outcome, Phase, Result, RouteRequest
 
 if TYPE_CHECKING:
     from federation.routing.decisions import Record
     from federation.routing.planner import Plan
+    from federation.routing.ranking import Scalars
 
 # Pools of shares; the oldest goes first.
 MAX_POOLS = 4_096
 # Batches that count as room where no limit is declared: a short queue keeps an engine busy.
 BATCHES = 1.5
+# Of the nodes' waits the one that so large a share of them stays under counts. The least is noise: a node that nobody
+# heard of lately looks idle, and to every router at once. The longest may be of one sick node.
+LATE_NODES = 0.75
 # Which of a seed's draws decides; the pickers use the first few, shadows' samples another.
 DRAW = 2_000
 # Who was shed is told to come back after so long, or up to twice that, so that not all come back at once.
@@ -58,25 +62,38 @@ class Room:
 
     slots: IntArray
     places: float
+    # Prefill seconds per token, by slot.
+    per_token: FloatArray
     shed: Shed
     shares: tuple[Share, ...]
 
-    def utilization(self, state: State) -> float | None:
-        """The share of the room in use; over 1 where requests queue. None: there is none."""
+    def standing(self, priority: int, state: State) -> Standing:
+        """How full the room is for a request: by its places, or by how long its nodes' queues are, whichever is more.
+
+        Over 1 where requests queue. None: there is no room at all.
+        """
         if self.places <= 0.0:
-            return None
-        busy = np.maximum(state.matrix[IN_FLIGHT, self.slots], state.matrix[RUNNING, self.slots])
-        return float(busy.sum()) / self.places
+            return Standing(priority, None)
+        moving = state.matrix[:, self.slots]
+        used = float(np.maximum(moving[IN_FLIGHT], moving[RUNNING]).sum()) / self.places
+        full = self.shed.full_wait_seconds
+        if full is not None:
+            place = int(LATE_NODES * (len(self.slots) - 1))
+            waits = np.partition(moving[PENDING] * self.per_token + moving[WAIT], place)
+            if waits[place] > used * full:
+                return Standing(priority, float(waits[place]) / full, wait_seconds=float(waits[place]))
+        return Standing(priority, used)
 
 
-def room_of(terms: Policy, rows: Iterable[int], slots: IntArray, batch: list[float], limit: list[float]) -> Room | None:
+def room_of(terms: Policy, rows: Iterable[int], flat: Scalars) -> Room | None:
     """The room of some rows of a table; None where the policy of `Rations.terms` sheds nobody."""
     shed = terms.shedding
     if shed is None:
         return None
     kept = list(rows)
-    places = sum(min(limit[row], BATCHES * batch[row]) for row in kept)
-    return Room(slots[np.array(kept, dtype=np.int64)], places, shed, terms.shares)
+    places = sum(min(flat.limit[row], BATCHES * flat.batch[row]) for row in kept)
+    slots = np.array([flat.slot[row] for row in kept], dtype=np.int64)
+    return Room(slots, places, np.array([flat.per_token[row] for row in kept]), shed, terms.shares)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +123,10 @@ class Admission:
         if standing.utilization is None:
             return "nobody to ask for room"
         share = "" if standing.share is None else f", its tenant has {standing.share:.2f} times its fair share"
+        wait = "" if standing.wait_seconds is None else f" by queues of {standing.wait_seconds:.2f} s"
         return (
-            f"{standing.utilization:.0%} full{share}; requests of priority {standing.priority} are shed with chance"
-            f" {self.chance:.0%}"
+            f"{standing.utilization:.0%} full{wait}{share}; requests of priority {standing.priority} are shed with"
+            f" chance {self.chance:.0%}"
         )
 
 
@@ -120,7 +138,11 @@ class ShedRequest(NoCandidate):
         used = standing.utilization or 0.0
         wait = RETRY_SECONDS * (1.0 + chance.uniform(admission.seed, DRAW + 1))
         details = {"utilization": f"{used:.3f}", "priority": str(standing.priority), "shed_by": "priority"}
+        full = f"{used:.0%} full"
         why = f"requests of priority {standing.priority} are shed from {begins(shed, standing):.0%} on"
+        if standing.wait_seconds is not None:
+            details["wait_seconds"] = f"{standing.wait_seconds:.3f}"
+            full = f"{used:.0%} full by queues of {standing.wait_seconds:.2f} s"
         if admission.by_share:
             assert standing.share is not None
             details |= {"shed_by": "share", "tenant": request.tenant_id, "share": f"{standing.share:.3f}"}
@@ -128,7 +150,7 @@ class ShedRequest(NoCandidate):
         subject = plan.model_id or f"capability {request.capability}"
         super().__init__(
             "NO_CAPACITY",
-            f"shed: {subject} is {used:.0%} full; {why}; retry after {wait:.1f} s, or add nodes",
+            f"shed: {subject} is {full}; {why}; retry after {wait:.1f} s, or add nodes",
             retry_after_seconds=wait,
             details=details,
         )
@@ -231,7 +253,7 @@ class Rations:
 
     def admit(self, plan: Plan, room: Room, request: RouteRequest, tokens: int, state: State, seed: int) -> Admission:
         """What was read of a request's moment, where it is admitted. ShedRequest."""
-        standing = Standing(request.priority, room.utilization(state), kept=kept_of(room.places))
+        standing = replace(room.standing(request.priority, state), kept=kept_of(room.places))
         if room.shares:
             pool = self._pools.get(plan.pool)
             share = pool.share(request.tenant_id) if pool is not None else 0.0

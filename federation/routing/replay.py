@@ -338,7 +338,7 @@ def _admitted_again(record: Mapping[str, Any], ask: Ask) -> Iterator[str]:
     shed = None if was is None else _shed_of(was) or ask.policy.shedding
     if was is None or shed is None:
         return
-    standing = Standing(**{field.name: was[field.name] for field in fields(Standing)})
+    standing = Standing(**{field.name: was[field.name] for field in fields(Standing) if field.name in was})
     again = Admission(standing, shed, record["seed"])
     if again.chance != was["chance"]:
         yield f"chance of being shed: was {was['chance']!r}, now {again.chance!r}"

@@ -1,8 +1,8 @@
 """What the other replicas of a region have under way at the same deployments, as they tell several times a second.
 
-Their prompt tokens and requests wait in the same queues as ours, so they are added to ours in the router's state for
-as long as the telling is fresh.  An old sum is worse than none: all replicas would read the same stale number, and
-send where it was low.
+Their prompt tokens and requests wait in the same queues as ours, so they are added to ours in the router's state, and
+fade as queues do until the next telling.  A sum that is old when it comes is not used: all replicas would read the
+same stale number, and send where it was low.
 """
 
 from __future__ import annotations
@@ -14,8 +14,13 @@ import numpy as np
 
 from policies.pool import FloatArray, IntArray
 
-# Beyond this age a sum is not used. Measured: it helps up to a quarter of a second, and herds at one second.
+# How often a replica tells its sums.
+SUMS_EVERY_SECONDS = 0.25
+# A sum that is older when it comes is not used. Measured: up to a quarter of a second it helps, at a second it herds.
 SUM_SECONDS = 0.25
+# Of a sibling that is silent its sums fade by this half-life, and nothing is left after the time below.
+SUM_HALF_LIFE_SECONDS = 1.0
+FORGET_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +42,13 @@ def sums_of(told: Mapping[int, tuple[float, float]], at: float) -> Sums:
 
 
 def added(known: Mapping[str, Sums], width: int, now: float) -> FloatArray:
-    """What all siblings together have at each of `width` slots: those that are fresh at `now`."""
+    """What is left at `now` of what all siblings together have at each of `width` slots."""
     total = np.zeros((2, width))
     for sums in known.values():
-        if is_fresh(sums, now):
-            total[:, sums.slots] += sums.values
+        if is_remembered(sums, now):
+            total[:, sums.slots] += sums.values * 0.5 ** (max(0.0, now - sums.at) / SUM_HALF_LIFE_SECONDS)
     return total
 
 
-def is_fresh(sums: Sums, now: float) -> bool:
-    return now - sums.at <= SUM_SECONDS
+def is_remembered(sums: Sums, now: float) -> bool:
+    return now - sums.at <= FORGET_SECONDS

@@ -16,10 +16,11 @@ from typing import cast
 
 import numpy as np
 
-from federation.routing.siblings import SUM_SECONDS, Sums, added, is_fresh, sums_of
+from federation.routing.siblings import SUM_SECONDS, Sums, added, is_remembered, sums_of
 from federation.routing.spread import Spread
 from policies.pool import FloatArray, IntArray, Load
 
+# PENDING and IN_FLIGHT hold what siblings told of theirs too.
 PENDING, IN_FLIGHT, RUNNING, WAIT, SUSPICION, TURN, TRIAL = range(7)
 KINDS = 7
 
@@ -81,7 +82,6 @@ class State:
         # and when some of it is no longer fresh.
         self._siblings: dict[str, Sums] = {}
         self._added = np.zeros((2, 0))
-        self._fresh_until = float("inf")
         self._bind(np.zeros((KINDS, 64)))
 
     def _bind(self, matrix: FloatArray) -> None:
@@ -148,10 +148,10 @@ class State:
 
     def advance(self, now: float) -> None:
         """Lets what fades fade up to `now`, in steps of STEP_SECONDS at least, and old sums of siblings go."""
-        if now > self._fresh_until:
-            self._add_siblings(now)
         if self._due(now):
             fade(self.matrix, now - self._advanced, USUAL_SHARE * self.usual_wait)
+            if self._siblings:
+                self._add_siblings(now)
             self.usual_wait *= 0.5 ** ((now - self._advanced) / USUAL_HALF_LIFE_SECONDS)
             self.moved()
         if now - self._advanced >= STEP_SECONDS:
@@ -193,27 +193,27 @@ class State:
         self.turns += 1.0
         self.turn[slot] = self.turns
 
-    def heed_siblings(self, sibling: str, told: Mapping[int, tuple[float, float]], at: float) -> None:
+    def heed_siblings(
+        self, sibling: str, told: Mapping[int, tuple[float, float]], age_seconds: float, now: float
+    ) -> bool:
         """Adds a replica's pending tokens and requests in flight, by slot, in place of what it told before.
 
-        `at` is when they were true; SUM_SECONDS later they count no more. Nothing told: it has nothing.
+        Nothing told: it has nothing. False, and nothing is taken: it was so too long ago.
         """
-        self._siblings[sibling] = sums_of(told, at)
-        self._add_siblings(at)
+        if not age_seconds <= SUM_SECONDS:
+            return False
+        self._siblings[sibling] = sums_of(told, now - max(0.0, age_seconds))
+        self._add_siblings(now)
+        self.moved()
+        return True
 
     def _add_siblings(self, now: float) -> None:
-        self._siblings = {name: sums for name, sums in self._siblings.items() if is_fresh(sums, now)}
-        total = added(self._siblings, self.matrix.shape[1], now)
-        before = np.zeros_like(total)
-        before[:, : self._added.shape[1]] = self._added
-        (changed,) = np.nonzero((total != before).any(axis=0))
+        self._siblings = {name: sums for name, sums in self._siblings.items() if is_remembered(sums, now)}
+        before, self._added = self._added, added(self._siblings, self.matrix.shape[1], now)
+        both = self.matrix[[PENDING, IN_FLIGHT]]
+        both[:, : before.shape[1]] -= before
         # Sums of floats: never below zero by rounding.
-        own = np.maximum(self.matrix[:, changed][[PENDING, IN_FLIGHT]] - before[:, changed], 0.0)
-        self.matrix[PENDING, changed], self.matrix[IN_FLIGHT, changed] = own + total[:, changed]
-        self._added = total
-        for slot in changed.tolist():
-            self.touch(slot)
-        self._fresh_until = min((sums.at + SUM_SECONDS for sums in self._siblings.values()), default=float("inf"))
+        self.matrix[[PENDING, IN_FLIGHT]] = np.maximum(both, 0.0) + self._added
 
     def own(self) -> FloatArray:
         """Pending tokens and requests in flight by slot, two rows, without those of siblings."""

@@ -57,21 +57,21 @@ class Hearing:
             for name, level in news.suspicions:
                 outgoing.suspected(name, level, now)
                 self._suspect(name, level)
-        self._heed(sibling, news, now - age_seconds)
+        self._heed(sibling, news, age_seconds, now)
         for outcome in news.reports:
             self._router.report(outcome, now)
 
     def forget(self, sibling: str, now: float) -> None:
         """There is no link to a sibling any more: what it has under way is not known."""
         if self._sums.pop(sibling, None) is not None:
-            self._router.state.heed_siblings(sibling, {}, now)
+            self._router.state.heed_siblings(sibling, {}, 0.0, now)
 
     def _suspect(self, deployment: str, level: float) -> None:
         slot = self._router.state.slots.get(deployment)
         if slot is not None:
             self._router.state.suspect(slot, level)
 
-    def _heed(self, sibling: str, news: News, at: float) -> None:
+    def _heed(self, sibling: str, news: News, age_seconds: float, now: float) -> None:
         known = self._sums.setdefault(sibling, {})
         for each in news.sums:
             if each.pending_tokens or each.in_flight:
@@ -80,5 +80,5 @@ class Hearing:
                 known.pop(each.deployment, None)
         slots = self._router.state.slots
         self._router.state.heed_siblings(
-            sibling, {slots[name]: sums for name, sums in known.items() if name in slots}, at
+            sibling, {slots[name]: sums for name, sums in known.items() if name in slots}, age_seconds, now
         )

@@ -32,7 +32,7 @@ EVEN_SECONDS = 60.0
 HALVES = ("first", "second")
 CHOSEN = ("oracle", "balanced", "least_connections")
 # Variants of a policy that a case may name beside the policies themselves.
-UNDECLARED, BOUNDED = "+undeclared", "+bounded"
+UNDECLARED, BOUNDED, SHARING = "+undeclared", "+bounded", "+sharing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def cases(azure: str, conversation: str, fleets: tuple[str, str], seed: int, *, 
         if not subset:
             add("azure", [name for name in BASELINES if name not in CHOSEN], half, 0.7)
         add("even", CHOSEN, half, 0.9, even=True)
-        overload = ("oracle-giving-up", "balanced" + BOUNDED, "balanced")
+        overload = ("oracle-giving-up", "interactive" + BOUNDED, "balanced" + BOUNDED, "balanced")
         add("overload", overload, half, 1.2, priorities=True)
         add("cost", ("oracle-cheapest", "cost_first"), half, 0.4)
         add("conversation", CHOSEN, half, 0.7, trace=conversation, fleet=long_fleet)
@@ -102,11 +102,14 @@ def run_case(case: Case) -> tuple[Case, Summary]:
         requests = with_priorities(requests, case.seed)
     faults = (Fault(case.fault),) if case.fault else ()
     scenario = Scenario(_fleet(case.fleet), requests, case.load, faults, case.seed, case.unmeasured)
-    name, _, variant = case.entry.partition("+")
+    name, *variants = case.entry.split("+")
     behaviour = None if name in ORACLES else behaviour_of(name)
     if behaviour is not None:
         behaviour = replace(
-            behaviour, declared=variant != UNDECLARED[1:], bounded=behaviour.bounded or variant == BOUNDED[1:]
+            behaviour,
+            declared=UNDECLARED[1:] not in variants,
+            bounded=behaviour.bounded or BOUNDED[1:] in variants,
+            sharing=behaviour.sharing or SHARING[1:] in variants,
         )
     return case, simulate(scenario, name, behaviour).summary
 

@@ -52,6 +52,8 @@ class Behaviour:
     bounded: bool = False
     # Gateways whose routers share nothing; False: one router serves all, as if it were told at once.
     apart: bool = True
+    # Whether routers that are apart tell each other their pending sums.
+    sharing: bool = False
 
 
 class PolicyPlacer:

@@ -11,6 +11,7 @@ from federation.simulation.fleet import Fleet, FleetInvalid
 from federation.simulation.metrics import Series, Summary, series, summarize
 from federation.simulation.oracles import ORACLES, OraclePlacer
 from federation.simulation.routers import Behaviour, PolicyPlacer
+from federation.simulation.sharing import Exchange
 from federation.simulation.traces import TraceRequest, at_rate, capacity
 from federation.simulation.world import Journey, Placer, World
 from policies import chance
@@ -77,8 +78,10 @@ def _placers(world: World, scenario: Scenario, name: str, behaviour: Behaviour |
     def clock() -> float:
         return world.now
 
-    placers: list[Placer] = []
+    placers: list[PolicyPlacer] = []
     for number, gateway in enumerate(gateways if behaviour.apart else gateways[:1]):
         seed = chance.mix(scenario.seed * 1_000_003 + number)
         placers.append(PolicyPlacer(scenario.fleet, gateway, behaviour, seed, clock))
-    return placers if behaviour.apart else placers * len(gateways)
+    if behaviour.apart and behaviour.sharing:
+        Exchange(world, placers).start()
+    return list(placers) if behaviour.apart else list(placers * len(gateways))

@@ -86,7 +86,7 @@ def _even(found: Found, half: str) -> list[Line]:
 def _overload(found: Found, half: str) -> list[Line]:
     oracle, ours = (
         found.get("overload", half, 1.2, "oracle-giving-up"),
-        found.get("overload", half, 1.2, "balanced+bounded"),
+        found.get("overload", half, 1.2, "interactive+bounded"),
     )
     if oracle is None or ours is None:
         return []

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from catalog.types import ServingProfile
+from policies.admission import Standing, shed_chance
 from policies.pipeline import Evaluation, choose
 from policies.policy import Policy, Weights
 from policies.presets import PRESETS
@@ -14,7 +15,15 @@ from policies.registry import BUILT_IN
 from policies.types import Code
 from tests.builders import DEGRADED, a_deployment, a_load, a_node, a_region, a_request, a_table, by_node, evaluated
 
-NAMES = {"balanced", "enterprise_default", "latency_first", "cost_first", "sovereign", "throughput_first"}
+NAMES = {
+    "balanced",
+    "enterprise_default",
+    "latency_first",
+    "cost_first",
+    "interactive",
+    "sovereign",
+    "throughput_first",
+}
 
 
 def winner(found: Evaluation) -> str:
@@ -118,3 +127,14 @@ def test_sovereign_never_leaves_the_origins_law() -> None:
 
     foreign = Code.JURISDICTION.value
     assert codes == {"eu/a": 0, "fr/b": 0, "us/c": foreign, "unknown/d": foreign}
+
+
+def test_interactive_decides_as_balanced_does_and_never_sheds_high_priorities() -> None:
+    policy = PRESETS["interactive"]
+
+    assert policy.shed is not None
+    assert replace(policy, policy_id="balanced", description="", shed=None) == Policy()
+    chances = [
+        [shed_chance(policy.shed, Standing(priority, used)) for used in (0.2, 0.6, 1.0)] for priority in (-1, 0, 1)
+    ]
+    assert chances == [[0.0, 1.0, 1.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]

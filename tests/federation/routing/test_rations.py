@@ -15,13 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from catalog.types import ServingProfile
 from federation.config import RoutingSettings
 from federation.routing.decisions import Record
 from federation.routing.rations import ShedRequest
 from federation.routing.replay import replay
 from federation.routing.router import Router
 from policies.errors import NoCandidate
-from policies.policy import Budget, Policy, Share, Shed, WhenExhausted
+from policies.policy import Budget, Policy, Share, Shed, ShedStep, WhenExhausted
 from policies.types import Outcome, Phase, Result
 from tests.builders import MODEL, a_deployment, a_node, a_request, a_table
 
@@ -191,6 +192,56 @@ def test_while_there_is_room_nobody_is_shed() -> None:
     assert run.refusals == []
 
 
+PER_TOKEN = 0.000_2
+BY_WAIT = Policy("soon", shed=Shed((ShedStep(-1, 0.3), ShedStep(0, 0.6)), full_wait_seconds=1.0))
+
+
+def a_queueing_router(*waits: float) -> Router:
+    """Nodes with room for thousands of requests, where siblings have prompts of so many seconds waiting."""
+    router = Router(RoutingSettings(policy="soon"), home_region="eu", replica="r1", seed=7, wall=Wall())
+    served = a_deployment(profile=ServingProfile(PER_TOKEN, 0.05, 50.0, 4_000))
+    router.install(a_table(*[a_node(f"eu/n{number}", [served]) for number in range(len(waits))]))
+    router.install_policies({"soon": BY_WAIT})
+    slots = router.state.slots
+    told = {slots[f"eu/n{n}/{MODEL}"]: (wait / PER_TOKEN, 0.0) for n, wait in enumerate(waits)}
+    router.state.heed_siblings("b", told, 0.0, 0.0)
+    return router
+
+
+def kept_by_priority(router: Router) -> dict[int, int]:
+    """How many of ten requests of each priority are admitted."""
+    kept = {}
+    for priority in (-1, 0, 1):
+        kept[priority] = 0
+        for number in range(10):
+            with suppress(ShedRequest):
+                router.decide(a_request(priority=priority), 0.0, number=number)
+                kept[priority] += 1
+    return kept
+
+
+def test_queues_for_a_prefill_make_a_room_full_while_batches_are_nearly_empty() -> None:
+    assert kept_by_priority(a_queueing_router(0.2, 0.2, 0.2, 0.2)) == {-1: 10, 0: 10, 1: 10}
+    assert kept_by_priority(a_queueing_router(0.6, 0.6, 0.6, 0.6)) == {-1: 0, 0: 10, 1: 10}
+    assert kept_by_priority(a_queueing_router(3.0, 3.0, 3.0, 3.0)) == {-1: 0, 0: 0, 1: 10}
+
+
+def test_neither_one_idle_looking_node_nor_one_sick_one_says_how_long_queues_are() -> None:
+    assert kept_by_priority(a_queueing_router(0.0, 3.0, 3.0, 3.0, 3.0))[0] == 0
+    assert kept_by_priority(a_queueing_router(0.1, 0.1, 0.1, 0.1, 60.0))[-1] == 10
+
+
+def test_who_is_shed_for_a_wait_is_told_the_wait() -> None:
+    with pytest.raises(ShedRequest) as caught:
+        a_queueing_router(0.8, 0.8).place(a_request(priority=-1), 0.0)
+
+    assert caught.value.details["wait_seconds"] == "0.800"
+    assert "80% full by queues of 0.80 s" in str(caught.value)
+    record = a_queueing_router(0.8, 0.8).place(a_request(priority=1), 0.0)
+    (stage,) = [stage for stage in record.render().stages if stage.name == "admission"]
+    assert stage.detail == "80% full by queues of 0.80 s; requests of priority 1 are shed with chance 0%"
+
+
 def test_who_is_shed_is_told_why_and_when_to_come_back() -> None:
     router = a_rationing_router(Policy("fair", shares=(Share(("*",)),)))
 
@@ -221,7 +272,8 @@ def test_a_decision_tells_what_admission_read() -> None:
 def test_admitted_decisions_are_replayed_as_they_were(seed: int) -> None:
     rng = Random(seed)
     shares = (Share(("a",), rng.choice([0.5, 3.0])), Share(("*",))) if rng.random() < 0.7 else ()
-    router = a_rationing_router(Policy("mixed", shares=shares, shed=Shed()), seed=seed)
+    shed = Shed(full_wait_seconds=rng.choice([None, 0.5, 5.0]))
+    router = a_rationing_router(Policy("mixed", shares=shares, shed=shed), seed=seed)
     streams = [Stream(tenant, rng.uniform(10.0, 100.0), rng.choice([-1, 0, 1])) for tenant in "abc"]
 
     Run(router, streams, lasts=2.0, seed=seed)

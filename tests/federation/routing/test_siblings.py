@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from federation.routing.reservations import Reservation, Reservations
-from federation.routing.siblings import SUM_SECONDS, added, sums_of
+from federation.routing.siblings import FORGET_SECONDS, SUM_SECONDS, added, sums_of
 from federation.routing.state import SLOT_REST_SECONDS, State
 
 
@@ -23,12 +23,13 @@ def a_reservation(number: int, slot: int, tokens: float) -> Reservation:
     return Reservation(number, 0, slot, tokens, 0.0, 1.0, 1.0, 0.0, 2.0, trial=False)
 
 
-def test_sums_add_up_over_siblings_and_old_ones_are_left_out():
-    known = {"b": sums_of({0: (100.0, 1.0)}, at=10.0), "c": sums_of({0: (5.0, 2.0), 1: (7.0, 3.0)}, at=9.0)}
+def test_sums_add_up_over_siblings_fade_and_are_forgotten():
+    known = {"b": sums_of({0: (100.0, 1.0)}, at=10.0), "c": sums_of({0: (8.0, 2.0), 1: (4.0, 2.0)}, at=9.0)}
 
-    assert added(known, 2, 9.2).tolist() == [[105.0, 7.0], [3.0, 3.0]]
-    assert added(known, 2, 10.0).tolist() == [[100.0, 0.0], [1.0, 0.0]]
-    assert added(known, 2, 11.0).tolist() == [[0.0, 0.0], [0.0, 0.0]]
+    assert added(known, 2, 9.0).tolist() == [[108.0, 4.0], [3.0, 2.0]]
+    assert added(known, 2, 10.0).tolist() == [[104.0, 2.0], [2.0, 1.0]]
+    assert added(known, 2, 11.0).tolist() == [[50.0, 0.0], [0.5, 0.0]]
+    assert added(known, 2, 11.1).tolist() == [[0.0, 0.0], [0.0, 0.0]]
 
 
 def test_what_cannot_be_counts_as_nothing():
@@ -38,31 +39,43 @@ def test_what_cannot_be_counts_as_nothing():
     assert sums_of({}, at=0.0).values.shape == (2, 0)
 
 
-def test_a_siblings_tokens_wait_in_the_same_queue_for_a_quarter_of_a_second():
+def test_a_siblings_tokens_wait_in_the_same_queue_and_fade_when_it_falls_silent():
     state = a_state("n1", "n2")
     state.advance(10.0)
     state.choose(0, 50.0)
 
-    state.heed_siblings("b", {0: (400.0, 3.0)}, at=10.0)
+    state.heed_siblings("b", {0: (400.0, 4.0)}, 0.0, 10.0)
 
-    assert (state.pending[0], state.in_flight[0]) == (450.0, 4.0)
+    assert (state.pending[0], state.in_flight[0]) == (450.0, 5.0)
     assert state.own_at(0) == (50.0, 1.0)
-    state.advance(10.0 + SUM_SECONDS)
-    assert state.pending[0] == 450.0
-    state.advance(10.01 + SUM_SECONDS)
+    state.advance(10.0 + FORGET_SECONDS)
+    assert (state.pending[0], state.in_flight[0]) == (250.0, 3.0)
+    state.advance(10.1 + FORGET_SECONDS)
     assert (state.pending[0], state.in_flight[0]) == (50.0, 1.0)
+
+
+def test_a_sum_that_is_old_when_it_comes_is_not_used():
+    state = a_state("n1")
+    state.heed_siblings("b", {0: (400.0, 4.0)}, SUM_SECONDS, 10.0)
+
+    taken = state.heed_siblings("b", {0: (9_000.0, 90.0)}, SUM_SECONDS + 0.01, 10.0)
+
+    assert not taken
+    assert not state.heed_siblings("b", {0: (9_000.0, 90.0)}, math.nan, 10.0)
+    assert state.pending[0] == pytest.approx(400.0 * 0.5**SUM_SECONDS)
 
 
 def test_a_newer_sum_stands_in_place_of_the_older_and_silence_ends_each_by_itself():
     state = a_state("n1")
-    state.heed_siblings("b", {0: (400.0, 3.0)}, at=1.0)
-    state.heed_siblings("c", {0: (10.0, 1.0)}, at=1.1)
-    state.heed_siblings("b", {0: (100.0, 1.0)}, at=1.2)
+    state.advance(1.0)
+    state.heed_siblings("b", {0: (400.0, 3.0)}, 0.0, 1.0)
+    state.heed_siblings("c", {0: (10.0, 1.0)}, 0.0, 1.0)
+    state.heed_siblings("b", {0: (100.0, 1.0)}, 0.0, 1.0)
     assert state.pending[0] == 110.0
 
-    state.advance(1.4)
-    assert state.pending[0] == 100.0
-    state.heed_siblings("b", {}, at=1.41)
+    state.heed_siblings("b", {}, 0.0, 1.0)
+    assert state.pending[0] == 10.0
+    state.advance(2.5)
 
     assert state.pending[0] == 0.0
 
@@ -70,7 +83,7 @@ def test_a_newer_sum_stands_in_place_of_the_older_and_silence_ends_each_by_itsel
 def test_giving_room_back_takes_none_of_the_siblings():
     state = a_state("n1")
     rooms = Reservations(state)
-    state.heed_siblings("b", {0: (400.0, 2.0)}, at=1.0)
+    state.heed_siblings("b", {0: (400.0, 2.0)}, 0.0, 1.0)
     rooms.take(a_reservation(1, 0, 30.0))
 
     rooms.release(1)
@@ -81,7 +94,7 @@ def test_giving_room_back_takes_none_of_the_siblings():
 
 def test_a_slot_that_is_given_to_another_deployment_starts_with_nothing():
     state = a_state("n1")
-    state.heed_siblings("b", {0: (400.0, 2.0)}, at=1.0)
+    state.heed_siblings("b", {0: (400.0, 2.0)}, 0.0, 1.0)
     state.slots_for(["n2"], 1.1)
     state.slots_for(["n2", "n3"], 1.2 + SLOT_REST_SECONDS)
     assert state.slots["n3"] == 0
@@ -114,14 +127,15 @@ def test_whatever_is_told_and_taken_own_and_others_never_mix(seed: int):
         else:
             sibling = chance.choice("bcd")
             told[sibling] = (now, {slot: (float(chance.randrange(1000)), 1.0)})
-            state.heed_siblings(sibling, told[sibling][1], now)
+            state.heed_siblings(sibling, told[sibling][1], 0.0, now)
+    now += 0.05
     state.advance(now)
     expected = own.copy()
     for at, sums in told.values():
-        if now - at <= SUM_SECONDS:
+        if now - at <= FORGET_SECONDS:
             for slot, (tokens, _) in sums.items():
-                expected[slot] += tokens
+                expected[slot] += tokens * 0.5 ** (now - at)
 
     width = len(state.slots)
-    assert np.asarray(state.pending)[:width].tolist() == expected[:width].tolist()
-    assert state.own()[0, :width].tolist() == own[:width].tolist()
+    assert np.asarray(state.pending)[:width] == pytest.approx(expected[:width])
+    assert state.own()[0, :width] == pytest.approx(own[:width])

@@ -257,6 +257,8 @@ def test_what_one_has_under_way_counts_at_the_other_for_as_long_as_it_is_fresh()
     assert world["a"].router.state.in_flight[0] == 1.0
     world.cut.add(frozenset("ab"))
     world.run(0.5)
+    assert 0.0 < world["b"].router.state.in_flight[0] < 1.0
+    world.run(1.0)
     assert world["b"].router.state.in_flight[0] == 0.0
 
 
@@ -267,7 +269,7 @@ def test_news_that_lay_in_a_queue_are_as_old_as_that():
     assert world["b"].router.state.in_flight[0] == 1.0
 
     world.delay = 0.5
-    world.run(1.0)
+    world.run(2.0)
     world["b"].router.state.advance(world.now)
 
     assert world["b"].router.state.in_flight[0] == 0.0

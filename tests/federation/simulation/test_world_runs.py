@@ -15,8 +15,10 @@ from federation.simulation.faults import KINDS, Fault
 from federation.simulation.fleet import load_fleet
 from federation.simulation.metrics import first_token_seconds
 from federation.simulation.report import as_json
+from federation.simulation.routers import Behaviour
 from federation.simulation.run import Outcome, Scenario, prepared, simulate
 from federation.simulation.traces import load_trace
+from policies.presets import PRESETS
 from policies.types import Result
 
 FLEET = load_fleet("three-regions")
@@ -128,6 +130,22 @@ def test_a_cut_region_is_left_and_its_own_gateway_goes_on():
         j for j in inside if ("eu-central-1" in j.node) != (FLEET.gateways[j.gateway].region_id == "eu-central-1")
     ]
     assert len(crossing) <= 0.1 * len(inside)
+
+
+def test_routers_that_tell_each_other_their_sums_predict_better_and_keep_the_tail_shorter() -> None:
+    sharing = Behaviour(PRESETS["balanced"], sharing=True)
+
+    def errors_and_tails(*behaviour: Behaviour) -> tuple[float, float]:
+        found = [
+            simulate(Scenario(FLEET, SHORT, 0.7, (), seed), "balanced", *behaviour).summary for seed in range(1, 5)
+        ]
+        return sum(each.prediction_error or 0.0 for each in found), sum(each.p99 for each in found)
+
+    error, tail = errors_and_tails()
+    shared_error, shared_tail = errors_and_tails(sharing)
+
+    assert 0.0 < shared_error < 0.8 * error
+    assert shared_tail < 0.95 * tail
 
 
 def test_dearer_prices_move_work_away_where_money_comes_first():
