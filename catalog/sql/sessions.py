@@ -81,7 +81,10 @@ class Sessions:
     async def write(
         self, work: Callable[[AsyncConnection, int], Awaitable[Written[T]]], *, more_seconds: float = 0.0
     ) -> Written[T]:
-        """Commits what the work writes after the owner's revision, which it is given. What it raises passes through."""
+        """Commits what the work writes after the owner's revision, which it is given. What it raises passes through.
+
+        Who is cancelled when it has begun waits for its end, and does not learn whether it was committed.
+        """
         outages = self._outages
         try:
             async with asyncio.timeout(QUEUE_SECONDS):
@@ -94,7 +97,7 @@ class Sessions:
             # Who queued behind a write that failed so need not find out again, a timeout each.
             if outages != self._outages:
                 raise type(self._outage)(str(self._outage))
-            return await self._attempts(work, self.timeouts.write + more_seconds)
+            return await _to_its_end(self._attempts(work, self.timeouts.write + more_seconds))
         except StoreUnavailable as error:
             self._outages += 1
             self._outage = error
@@ -205,10 +208,10 @@ class Sessions:
                 raise TimeoutError("no answer in time") from error
             raise
         finally:
-            # In a task of its own: whoever is cancelled here must leave neither a lock nor a clock that strikes later.
-            closing = asyncio.ensure_future(connection.close())
-            closing.add_done_callback(lambda _: end.cancel())
-            await asyncio.shield(closing)
+            try:
+                await _to_its_end(connection.close())
+            finally:
+                end.cancel()
 
     def _failure(self, error: Exception, *, doubtful: bool = False) -> Exception:
         known = translated(error, self.url)
@@ -227,6 +230,26 @@ class Sessions:
     @property
     def _where(self) -> str:
         return self.url.render_as_string(hide_password=True)
+
+
+async def _to_its_end(work: Awaitable[T]) -> T:
+    """The work's answer; who is cancelled meanwhile waits for its end all the same.
+
+    A driver that is interrupted half way drops its connection when it comes to it, and holds its locks until then.
+    """
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+        except BaseException:
+            break
+    if cancelled is not None:
+        # The caller's own, by which who cancelled knows it.
+        raise cancelled
+    return task.result()
 
 
 def _again(error: Exception, until: float) -> bool:
