@@ -131,6 +131,7 @@ def _told(record: Record) -> dict[str, Any]:
         "reasoning": decision.reasoning,
         "stages": [[stage.name, stage.detail, stage.remaining] for stage in decision.stages],
         "stale_regions": list(decision.stale_regions),
+        "catalog_age_seconds": decision.catalog_age_seconds,
         "ways": [
             [d.served_model_name, d.zone, d.ingress_endpoint if plan.origin_region != d.region_id else ""]
             for d in deployed
