@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import asin, cos, radians, sin, sqrt
+from types import MappingProxyType
 
 import numpy as np
 
@@ -27,6 +28,7 @@ ROUND_TRIP_SECONDS_PER_KM = 2 * 1.6 / 200_000
 MAX_STAND_IN_SECONDS = 1.0
 # Within one region, and the least between two: switches and last miles.
 LOCAL_ROUND_TRIP_SECONDS = 0.001
+NO_BOUNDS: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,29 +130,49 @@ def egress_price(place: Place, destination: str, assume: Assumptions) -> float:
     return assume.egress_price_usd_per_gb if price is None else price
 
 
-def round_trips(origin: str, places: Sequence[Place], assume: Assumptions) -> tuple[FloatArray, int]:
+def round_trips(
+    origin: str, places: Sequence[Place], assume: Assumptions, bounds: Mapping[str, float] = NO_BOUNDS
+) -> tuple[FloatArray, int]:
     """Seconds from an origin region to each place, and the origin's index (-1: not among them).
 
-    Measured where either side measured it, else estimated from coordinates, else assumed.
+    Measured where either side measured it, else estimated from coordinates, else assumed, and then no longer than
+    `bounds` says, by region.
     """
+    known, home = _known(origin, places)
+    assumed = assume.round_trip_seconds
+    return np.array(
+        [
+            max(LOCAL_ROUND_TRIP_SECONDS, min(assumed, bounds.get(place.region_id, assumed))) if each is None else each
+            for place, each in zip(places, known, strict=True)
+        ]
+    ), home
+
+
+def assumed_only(origin: str, places: Sequence[Place]) -> tuple[str, ...]:
+    """The regions to which no round trip is known from an origin, but only assumed."""
+    known, _ = _known(origin, places)
+    return tuple(place.region_id for place, each in zip(places, known, strict=True) if each is None)
+
+
+def _known(origin: str, places: Sequence[Place]) -> tuple[list[float | None], int]:
     index = {place.region_id: number for number, place in enumerate(places)}
     home = index.get(origin, -1)
     here = places[home] if home >= 0 else None
-    return np.array([_round_trip(origin, here, place, assume) for place in places]), home
+    return [_known_round_trip(origin, here, place) for place in places], home
 
 
-def _round_trip(origin: str, here: Place | None, there: Place, assume: Assumptions) -> float:
+def _known_round_trip(origin: str, here: Place | None, there: Place) -> float | None:
     if there.region_id == origin:
         return LOCAL_ROUND_TRIP_SECONDS
-    measured: list[Mapping[str, float]] = [there.round_trip_seconds or {}]
-    if origin in measured[0]:
-        return measured[0][origin]
+    measured: Mapping[str, float] = there.round_trip_seconds or {}
+    if origin in measured:
+        return measured[origin]
     if here is not None and here.round_trip_seconds and there.region_id in here.round_trip_seconds:
         return here.round_trip_seconds[there.region_id]
     if here is None or here.latitude is None or here.longitude is None:
-        return assume.round_trip_seconds
+        return None
     if there.latitude is None or there.longitude is None:
-        return assume.round_trip_seconds
+        return None
     kilometres = great_circle_km(here.latitude, here.longitude, there.latitude, there.longitude)
     return LOCAL_ROUND_TRIP_SECONDS + kilometres * ROUND_TRIP_SECONDS_PER_KM
 

@@ -166,15 +166,17 @@ def lint(
 ) -> None:
     """Check documents without a server; exit code 7 where one cannot be used."""
     from federation.cli.documents import load_mapping
+    from federation.cli.records import registry
     from policies.document import compile_policy
     from policies.errors import InvalidPolicy
 
+    known = registry()
     found: list[dict[str, Any]] = []
     for file in files:
         violations: tuple[tuple[str, str], ...] = ()
         content = load_mapping(file)
         try:
-            compile_policy(_id_from(file), content, revision=0)
+            compile_policy(_id_from(file), content, revision=0, registry=known)
         except InvalidPolicy as error:
             violations = error.violations
         listed = [{"path": path, "message": message} for path, message in violations]

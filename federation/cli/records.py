@@ -117,6 +117,7 @@ def explanation(record: Mapping[str, Any], known: Registry) -> GetDecisionRespon
         table_revision=record["table_revision"],
         table_age_seconds=max(0.0, record["table_age_seconds"]),
         stale_regions=tuple(told.get("stale_regions", ())),
+        catalog_age_seconds=told.get("catalog_age_seconds", 0.0),
         panic=record["panic"],
         valid_for_seconds=ask.policy.valid_for_seconds,
         decide_time=record["time"],

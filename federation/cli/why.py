@@ -241,13 +241,17 @@ def _asked(request: Any) -> str:
     def flat(values: dict[str, Any]) -> Iterator[str]:
         for key, value in values.items():
             if key == "origin":
-                yield f"{key} {'/'.join(value.values())}"
+                if value:
+                    yield f"{key} {'/'.join(value.values())}"
             elif isinstance(value, dict):
                 yield from flat(value)
             elif isinstance(value, list):
                 yield f"{key} {','.join(map(str, value))}"
             else:
-                yield f"{key} {value}"
+                # An enum's value begins with the name of its field.
+                word = str(value)
+                prefix = f"{key.upper()}_"
+                yield f"{key} {word.removeprefix(prefix).lower() if word.startswith(prefix) else word}"
 
     return ", ".join(flat(plain_set(request)))
 

@@ -270,11 +270,13 @@ class Record:
     def ages(self, place: int) -> dict[str, float]:
         """Seconds since each signal of a candidate came, at the time of the decision."""
         row = self.rows[place]
-        return {
+        found = {
             kind: max(0.0, self.now - float(times[row]))
             for kind, times in self.table.signals.items()
             if np.isfinite(times[row])
         }
+        heard = self.plan.roads.get(self.table.compiled.deployed[row].region_id)
+        return found if heard is None else {**found, "road": max(0.0, self.now - heard)}
 
     @property
     def decision(self) -> Decision:

@@ -7,7 +7,7 @@ and the ranking.  Requests of one shape and size class share it until the next t
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -16,14 +16,15 @@ import numpy as np
 from federation.routing.groups import Groups, grouped
 from federation.routing.ranking import Ranking, Scalars, build_ranking, scalars
 from federation.routing.rations import Room, room_of
+from federation.routing.roads import Roads
 from federation.routing.state import State
 from federation.routing.table import Table
 from policies import rules
 from policies.errors import NoCandidate
 from policies.filters import narrowed
 from policies.policy import Assumptions, Policy
-from policies.pool import BoolArray, FloatArray, Identity, IntArray, Pool
-from policies.prediction import Ask, round_trips
+from policies.pool import BoolArray, FloatArray, Identity, IntArray, Place, Pool
+from policies.prediction import Ask, assumed_only, round_trips
 from policies.registry import Registry
 from policies.types import RouteRequest
 
@@ -51,6 +52,8 @@ class Plan:
     round_trip: FloatArray
     # The same as a list, for reading one by one.
     round_trips: list[float]
+    # When answers came over the roads that they bound, which else are only assumed, by region.
+    roads: Mapping[str, float]
     origin: int
     zone: str
     origin_region: str
@@ -86,10 +89,11 @@ class Plan:
 class Planner:
     """Plans of the current table and policies."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, roads: Roads) -> None:
+        self._roads = roads
         self._registry = registry
         self._plans: OrderedDict[object, Plan] = OrderedDict()
-        self._origins: dict[tuple[str, object], tuple[FloatArray, int]] = {}
+        self._origins: dict[tuple[str, object], tuple[FloatArray, int, Mapping[str, float]]] = {}
         self._scalars: dict[Assumptions, Scalars] = {}
         # By the rows that pass and what is assumed of them: rankings of other origins and sizes share them.
         self._groups: OrderedDict[tuple[bytes, Assumptions, float, float], Groups] = OrderedDict()
@@ -171,7 +175,7 @@ class Planner:
         origin_region = request.origin_region or table.home_region
         origin = self._origins.get((origin_region, policy.assume))
         if origin is None:
-            origin = round_trips(origin_region, table.pool.places, policy.assume)
+            origin = self._origin(origin_region, table.pool.places, policy.assume)
             self._origins[(origin_region, policy.assume)] = origin
         pool = table.pool.take(rows)
         narrow: BoolArray | None = None
@@ -202,6 +206,7 @@ class Planner:
             rows=rows,
             round_trip=ask.round_trip,
             round_trips=ask.round_trip.tolist(),
+            roads=origin[2],
             origin=ask.origin,
             zone=ask.zone,
             origin_region=origin_region,
@@ -219,6 +224,14 @@ class Planner:
             while len(self._groups) > MAX_GROUPS:
                 self._groups.popitem(last=False)
         return found
+
+    def _origin(
+        self, region: str, places: Sequence[Place], assume: Assumptions
+    ) -> tuple[FloatArray, int, Mapping[str, float]]:
+        """Round trips from a region, its index, and which of them answers bound, with the time of the newest."""
+        heard = self._roads.bounds(region, assumed_only(region, places))
+        lower = {name: bound for name, (bound, _) in heard.items() if bound < assume.round_trip_seconds}
+        return *round_trips(region, places, assume, lower), {name: heard[name][1] for name in lower}
 
     def _scalars_of(self, table: Table, assume: Assumptions) -> Scalars:
         found = self._scalars.get(assume)

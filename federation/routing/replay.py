@@ -26,7 +26,7 @@ from policies.admission import Standing
 from policies.document import compile_policy, to_document
 from policies.pipeline import Selection, choose, judge
 from policies.policy import Shed, ShedStep
-from policies.pool import COLUMNS, Facts, Identity, Load, Place, Pool
+from policies.pool import COLUMNS, Facts, FloatArray, Identity, Load, Place, Pool
 from policies.prediction import Ask
 from policies.registry import BUILT_IN, Registry
 from policies.types import NO_LABELS, Explain, RouteRequest
@@ -131,16 +131,26 @@ def _told(record: Record) -> dict[str, Any]:
         "reasoning": decision.reasoning,
         "stages": [[stage.name, stage.detail, stage.remaining] for stage in decision.stages],
         "stale_regions": list(decision.stale_regions),
+        "catalog_age_seconds": decision.catalog_age_seconds,
         "ways": [
             [d.served_model_name, d.zone, d.ingress_endpoint if plan.origin_region != d.region_id else ""]
             for d in deployed
         ],
         "intervals": [list(record.interval(place)) for place in range(len(deployed))],
         "ages": {
-            kind: _column(np.maximum(0.0, record.now - np.where(np.isfinite(times), times, np.nan)[record.rows]))
-            for kind, times in table.signals.items()
+            kind: _column(np.maximum(0.0, record.now - np.where(np.isfinite(times), times, np.nan)))
+            for kind, times in _signal_times(record).items()
         },
     }
+
+
+def _signal_times(record: Record) -> dict[str, FloatArray]:
+    """When each signal of the kept rows came, monotonic seconds; NaN or infinite where it never did."""
+    times = {kind: column[record.rows] for kind, column in record.table.signals.items()}
+    if record.plan.roads:
+        regions = [record.table.compiled.deployed[row].region_id for row in record.rows.tolist()]
+        times["road"] = np.array([record.plan.roads.get(region, np.nan) for region in regions])
+    return times
 
 
 def _expected(record: Record) -> dict[str, float | None]:

@@ -21,6 +21,7 @@ from federation.routing.learning import learn_from
 from federation.routing.planner import Planner, unknown
 from federation.routing.rations import Rations
 from federation.routing.reservations import Reservation, Reservations
+from federation.routing.roads import Roads
 from federation.routing.shadow import Shadows
 from federation.routing.spills import Spills
 from federation.routing.state import State, load_of
@@ -100,7 +101,8 @@ class Router:
         self._registry = registry
         self._number = 0
         self._table: Table | None = None
-        self._planner = Planner(registry)
+        self._roads = Roads()
+        self._planner = Planner(registry, self._roads)
         self.rations = Rations(settings.tenant_policies, settings.policy)
         self.spills = Spills()
         self._slot_names: dict[int, str] = {}
@@ -441,6 +443,8 @@ class Router:
                     self.rations.finished(record, outcome)
                 learn_from(self.state, own, slot, outcome, now)
                 self.stats.outcomes[outcome.result.value if outcome.result else "unspecified"] += 1
+        if record is not None and deployment is not None:
+            self._roads.learn(record, deployment, outcome, now)
         if outcome.phase is not Phase.STARTED and deployment is not None:
             self._on_outcome(deployment, outcome, now)
         return Reported.ACCEPTED

@@ -220,8 +220,7 @@ def decision_bytes(decision: Decision) -> bytes:
         parts.append(_told(decision.rejected, decision.table_revision))
     elif decision.table_revision:
         parts.append(b"\x58" + _varint(decision.table_revision))
-    age = decision.table_age_seconds
-    parts.append(_duration(0x62, age) if 0.0 <= age < MAX_ESTIMATE_SECONDS else _message(0x62, duration(age)))
+    parts.append(_age(decision.table_age_seconds))
     parts += [framed(b"\x6a", region.encode()) for region in decision.stale_regions]
     if decision.panic:
         parts.append(b"\x70\x01")
@@ -229,4 +228,11 @@ def decision_bytes(decision: Decision) -> bytes:
     parts.append(_decide_time(decision.decide_time))
     if decision.rule:
         parts.append(framed(b"\x92\x01", decision.rule.encode()))
+    # The same as the table's age, but for the field's number.
+    parts.append(b"\x9a\x01" + _age(decision.catalog_age_seconds)[1:])
     return b"".join(parts)
+
+
+def _age(seconds: float) -> bytes:
+    """The field table_age."""
+    return _duration(0x62, seconds) if 0.0 <= seconds < MAX_ESTIMATE_SECONDS else _message(0x62, duration(seconds))
