@@ -374,7 +374,10 @@ class ControlPlane:
     def _kick(self, node: str) -> None:
         # The prober knows a node that was just registered only once it followed the feed.
         self.installer.follow()
-        self.prober.kick(node)
+        # Who is registered anew while all is known to be well has its probe at its time: registering a thousand nodes
+        # a second, as labels and prices change, must not be a thousand probes a second.
+        if not self.monitor.settled(node):
+            self.prober.kick(node)
 
     def _on_tick(self, now: float) -> None:
         self.transitions.observe(self.installer.health)
