@@ -40,6 +40,8 @@ _VARINTS = tuple(bytes((n,)) if n < 128 else bytes((n & 127 | 128, n >> 7)) for 
 _SCORE, _SCORES_TAG, _COST = 11 << 3 | 1, 12 << 3 | 2, 10 << 3 | 1
 _LATENCY, _FIRST_TOKEN, _EARLIEST, _LATEST = 8 << 3 | 2, 9 << 3 | 2, 14 << 3 | 2, 15 << 3 | 2
 _PARTS_LENGTH = 6 * 9
+# A catalog_age of zero, which decisions tell for as long as the database answers.
+CATALOG_NOW = b"\x9a\x01\x00"
 
 
 def target_to(choice: Choice) -> routing_pb2.RouteTarget:
@@ -229,4 +231,6 @@ def decision_bytes(decision: Decision) -> bytes:
     parts.append(_decide_time(decision.decide_time))
     if decision.rule:
         parts.append(framed(b"\x92\x01", decision.rule.encode()))
+    catalog_age = decision.catalog_age_seconds
+    parts.append(CATALOG_NOW if catalog_age == 0.0 else framed(b"\x9a\x01", duration(catalog_age).SerializeToString()))
     return b"".join(parts)

@@ -134,6 +134,7 @@ DECISIONS = st.builds(
     valid_for_seconds=st.sampled_from([5.0, 0.0, 0.25]),
     decide_time=st.floats(0, 4e9),
     rule=st.text(max_size=3),
+    catalog_age_seconds=st.one_of(st.just(0.0), st.floats(0, 1e12)),
 )
 
 
