@@ -48,7 +48,7 @@ class Scope:
     storm_nodes: int = 500
     storm_seconds: float = 5.0
     storm_updates: int = 1_000
-    reports: int = 300
+    reports: int = 100
     # Deployments of the catalog, in so many regions and of so many models.
     catalog: int = 100_000
     regions: int = 50
