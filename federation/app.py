@@ -314,7 +314,7 @@ class ControlPlane:
             options=SERVER_OPTIONS,
             maximum_concurrent_rpcs=settings.server.max_concurrent_calls,
         )
-        catalog = CatalogService(
+        self.catalog = CatalogService(
             self.store,
             self.feed,
             self.leases,
@@ -327,7 +327,7 @@ class ControlPlane:
             monotonic=now,
             wall=self.clock.wall,
         )
-        fleet = FleetService(
+        self.fleet = FleetService(
             self.feed,
             self.monitor,
             self.router,
@@ -349,10 +349,10 @@ class ControlPlane:
             registry=self.registry,
         )
         served: tuple[tuple[Callable[[Any, Any], None], object], ...] = (
-            (catalog_pb2_grpc.add_CatalogServiceServicer_to_server, catalog),
+            (catalog_pb2_grpc.add_CatalogServiceServicer_to_server, self.catalog),
             (routing_pb2_grpc.add_RoutingServiceServicer_to_server, self.routing),
             (policy_pb2_grpc.add_PolicyServiceServicer_to_server, policy),
-            (fleet_pb2_grpc.add_FleetServiceServicer_to_server, fleet),
+            (fleet_pb2_grpc.add_FleetServiceServicer_to_server, self.fleet),
             (health_pb2_grpc.add_HealthServicer_to_server, self.vitals.servicer),
         )
         for add, servicer in served:
@@ -374,7 +374,10 @@ class ControlPlane:
     def _kick(self, node: str) -> None:
         # The prober knows a node that was just registered only once it followed the feed.
         self.installer.follow()
-        self.prober.kick(node)
+        # Who is registered anew while all is known to be well has its probe at its time: registering a thousand nodes
+        # a second, as labels and prices change, must not be a thousand probes a second.
+        if not self.monitor.settled(node):
+            self.prober.kick(node)
 
     def _on_tick(self, now: float) -> None:
         self.transitions.observe(self.installer.health)

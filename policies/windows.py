@@ -37,6 +37,13 @@ _SMALLEST_SECONDS = 1e-5
 _LARGEST_SECONDS = 1e4
 
 
+# Windows that saw nothing share these, which are replaced before anything is put into them: of 100,000 deployments
+# most are idle, and an empty list and an empty dict take 120 bytes.
+_NO_SLOTS: list[tuple[int, dict[int, int]]] = []
+_NO_BUCKETS: dict[int, int] = {}
+_NO_RATIOS: list[list[int]] = []
+
+
 class LatencyWindow:
     """Quantiles of the seconds seen in the last while (60 s), within 2 %.
 
@@ -50,8 +57,8 @@ class LatencyWindow:
         self._slot_seconds = length_seconds / slots
         self._slots_kept = slots
         # A list: an empty deque takes 600 bytes, and there are never more than a dozen slots.
-        self._slots: list[tuple[int, dict[int, int]]] = []
-        self._buckets: dict[int, int] = {}
+        self._slots = _NO_SLOTS
+        self._buckets = _NO_BUCKETS
         self._count = 0
 
     def observe(self, seconds: float, now: float) -> None:
@@ -62,7 +69,9 @@ class LatencyWindow:
         bucket = int(math.log(seconds / _SMALLEST_SECONDS) / _LOG_GROWTH)
         self._expire(now)
         slot = int(now / self._slot_seconds)
-        if not self._slots or self._slots[-1][0] < slot:
+        if not self._slots:
+            self._slots, self._buckets = [(slot, {})], {}
+        elif self._slots[-1][0] < slot:
             self._slots.append((slot, {}))
         newest = self._slots[-1][1]
         newest[bucket] = newest.get(bucket, 0) + 1
@@ -79,8 +88,7 @@ class LatencyWindow:
         return _quantiles(self._buckets, self._count, shares)
 
     def clear(self) -> None:
-        self._slots.clear()
-        self._buckets.clear()
+        self._slots, self._buckets = _NO_SLOTS, _NO_BUCKETS
         self._count = 0
 
     def _expire(self, now: float) -> None:
@@ -131,14 +139,16 @@ class RatioWindow:
         self._slot_seconds = length_seconds / slots
         self._slots_kept = slots
         # [slot, bad, total]
-        self._slots: list[list[int]] = []
+        self._slots = _NO_RATIOS
         self.bad = 0
         self.total = 0
 
     def observe(self, *, bad: bool, now: float) -> None:
         self.expire(now)
         slot = int(now / self._slot_seconds)
-        if not self._slots or self._slots[-1][0] < slot:
+        if not self._slots:
+            self._slots = [[slot, 0, 0]]
+        elif self._slots[-1][0] < slot:
             self._slots.append([slot, 0, 0])
         newest = self._slots[-1]
         newest[2] += 1
@@ -161,7 +171,7 @@ class RatioWindow:
             self.total -= total
 
     def clear(self) -> None:
-        self._slots.clear()
+        self._slots = _NO_RATIOS
         self.bad = self.total = 0
 
 

@@ -322,6 +322,16 @@ class Monitor:
         """All nodes that are known, in the order of their names."""
         return tuple(sorted(self._nodes))
 
+    def settled(self, name: str) -> bool:
+        """Whether the last probe of a node passed and listed each of its models: another would tell nothing new."""
+        node = self._nodes.get(name)
+        return (
+            node is not None
+            and node.passed > 0
+            and not node.unhealthy
+            and all(record.listed for record in node.deployments.values())
+        )
+
     def undecided(self, name: str) -> bool:
         """Whether the next probe should come soon: the last one failed or passed, and did not yet decide."""
         node = self._nodes.get(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import inf
 from types import MappingProxyType
 
@@ -66,6 +67,12 @@ class NodeStatus:
     signal_ages: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     # An operator's word, as monotonic seconds; 0: none.
     ejected_until: float = 0.0
+
+
+@lru_cache(4_096)
+def _names(model_id: str, served_model_name: str, adapters: tuple[str, ...]) -> frozenset[str]:
+    """What an engine may list a deployment as; one set for all deployments that say the same."""
+    return frozenset(name for name in (model_id, served_model_name, *adapters) if name)
 
 
 class DeploymentRecord:
@@ -152,8 +159,7 @@ class DeploymentRecord:
 
     def describe(self, deployment: Deployment) -> None:
         """Takes over what a registration may change without starting anew."""
-        named = {deployment.model_id, deployment.served_model_name, *deployment.adapters}
-        self.names = frozenset(name for name in named if name)
+        self.names = _names(deployment.model_id, deployment.served_model_name, deployment.adapters)
         self.profile = deployment.profile
 
 

@@ -17,8 +17,6 @@ from random import Random
 
 from catalog.types import Node
 from federation import logs
-from federation.api.catalog import CatalogService
-from federation.api.fleet import FleetService
 from federation.app import Clock, ControlPlane
 from federation.config import load
 from federation.opening import event_loop, opened_store
@@ -92,15 +90,6 @@ async def measured(database: str) -> dict[str, float]:
         ).SerializeToString()
         for start in range(0, min(len(names), 20 * BEATS), BEATS)
     ]
-    catalog = CatalogService(
-        *(store, plane.feed, plane.leases, plane.monitor),
-        owns=(),
-        owner_of=lambda region: "",
-        allowed_schemes=settings.health.allowed_schemes,
-        kick=lambda node: None,
-        monotonic=time.monotonic,
-        wall=time.time,
-    )
 
     async def read() -> AsyncIterator[catalog_pb2.HeartbeatRequest]:
         for beat in beats:
@@ -110,7 +99,7 @@ async def measured(database: str) -> dict[str, float]:
 
     async def beat() -> None:
         nonlocal known
-        async for response in catalog.Heartbeat(read(), Caller()):
+        async for response in plane.catalog.Heartbeat(read(), Caller()):
             response.SerializeToString()
             known += sum(result.known for result in response.results)
 
@@ -127,19 +116,9 @@ async def measured(database: str) -> dict[str, float]:
     every.page_token = first.next_page_token
     found["next_page"] = await took(lambda: plane.routing.GetCandidates(every, Caller()))
 
-    shown = FleetService(
-        *(plane.feed, plane.monitor, plane.router, plane.installer, plane.watch),
-        peering=None,
-        home_region=settings.region.id,
-        version="",
-        log=plane.log,
-        monotonic=time.monotonic,
-        wall=time.time,
-    )
-
     async def watch() -> None:
         left = len(names)
-        async for response in shown.WatchFleet(fleet_pb2.WatchFleetRequest(), Caller()):
+        async for response in plane.fleet.WatchFleet(fleet_pb2.WatchFleetRequest(), Caller()):
             response.SerializeToString()
             left -= len(response.nodes)
             if left <= 0:

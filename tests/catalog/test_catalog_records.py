@@ -8,7 +8,18 @@ from dataclasses import fields, replace
 import pytest
 
 from catalog.records import CODECS, decode, decode_answer, digest, encode, encode_answer, seal
-from catalog.types import Node, Reach, Region, RegionStatus, Resource, kind_of
+from catalog.types import (
+    Deployment,
+    Engine,
+    Node,
+    Reach,
+    Region,
+    RegionStatus,
+    Resource,
+    ResourceKind,
+    ServingProfile,
+    kind_of,
+)
 from tests.catalog.builders import a_full_node, a_model, a_node, a_policy, a_region
 
 FULL_REGION = Region(
@@ -118,3 +129,30 @@ def test_an_answer_is_kept_as_it_was_given() -> None:
     answer = (FULL_REGION, SEALED_NODE)
 
     assert decode_answer(encode_answer(answer)) == answer
+
+
+def a_served(node_id: str, profile: ServingProfile) -> Node:
+    deployment = Deployment("r", node_id, "m", capabilities=("generate",), profile=profile)
+    return Node("r", node_id, "http://n:1", Engine.VLLM, deployments=(deployment,))
+
+
+def test_what_many_deployments_have_in_common_is_read_as_one_object() -> None:
+    profile = ServingProfile(prefill_seconds_per_token=0.0002, max_batch_size=32)
+    nodes = [a_served("n1", profile), a_served("n2", profile)]
+
+    first, second = (decode(ResourceKind.NODE, encode(node)) for node in nodes)
+
+    assert [first, second] == nodes
+    assert isinstance(first, Node)
+    assert isinstance(second, Node)
+    assert first.deployments[0].profile is second.deployments[0].profile
+    assert first.deployments[0].capabilities is second.deployments[0].capabilities
+
+
+def test_whole_numbers_and_floats_of_a_profile_stay_what_they_are() -> None:
+    texts = [encode(a_served("n", ServingProfile(decode_tokens_per_second=speed))) for speed in (50, 50.0)]
+
+    again = [encode(decode(ResourceKind.NODE, text)) for text in texts]
+
+    assert again == texts
+    assert texts[0] != texts[1]

@@ -20,9 +20,9 @@ from federation.app import control_plane
 from federation.config import ConfigError, Settings, load
 from federation.feed import CatalogFeed
 from federation.logs import RateLimited
-from federation.v1 import routing_pb2, routing_pb2_grpc
+from federation.v1 import catalog_pb2, routing_pb2, routing_pb2_grpc
 from tests.federation.certificates import an_authority, write_pair
-from tests.federation.server import failing, running, until
+from tests.federation.server import engine, failing, running, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_loop")]
 QUIET = structlog.wrap_logger(structlog.ReturnLogger())
@@ -128,6 +128,24 @@ async def test_a_background_task_that_fails_is_seen_and_started_again() -> None:
 
         (line,) = [line for line in fairway.logged if line["event"].startswith("background task failed")]
         assert line["task"] == "installer"
+
+
+async def test_registering_a_node_that_is_well_anew_does_not_probe_it_again() -> None:
+    async with running({"health.probe_interval_seconds": 86_400}) as fairway, engine("m", "other") as node:
+        registered = await fairway.register("local", "n1", node.url, "m")
+        await fairway.until_routable("m")
+        queue = fairway.plane.prober._due
+        # Probed, and not asked for again before tomorrow.
+        await until(lambda: queue.get("local/n1", 0.0) > fairway.clock.monotonic() + 3_600)
+        planned = queue["local/n1"]
+
+        await fairway.register("local", "n1", node.url, "m", zone="z2", etag=registered.etag)
+        again = queue.get("local/n1")
+        registered = await fairway.catalog.GetNode(catalog_pb2.GetNodeRequest(region_id="local", node_id="n1"))
+        await fairway.register("local", "n1", node.url, "m", "other", etag=registered.node.etag)
+
+        assert again == planned
+        await fairway.until_routable("other")
 
 
 def test_a_flood_of_one_event_is_limited_and_counted() -> None:

@@ -364,3 +364,17 @@ def test_whatever_happens_the_view_tells_what_each_deployment_tells(happenings):
         for name in ("grade", "ready", "circuit", "ejected_until", "queue_depth", "last_check_time"):
             assert getattr(seen, name) == getattr(exact, name)
         assert fleet.node().grade in Grade
+
+
+def test_a_node_is_settled_while_its_last_probe_passed_and_listed_all_of_its_models():
+    fleet = Fleet()
+    before = fleet.monitor.settled("r/n1")
+
+    after_a_pass = fleet.passed().monitor.settled("r/n1")
+    fleet.monitor.sync(a_snapshot(a_node(models=[MODEL, "another"]), revision=2), fleet.now)
+    with_another_model = fleet.monitor.settled("r/n1")
+    both_listed = fleet.passed(models=[MODEL, "another"]).monitor.settled("r/n1")
+    after_a_failure = fleet.failed().monitor.settled("r/n1")
+
+    assert (before, after_a_pass, with_another_model, both_listed, after_a_failure) == (False, True, False, True, False)
+    assert not fleet.monitor.settled("r/nobody")
