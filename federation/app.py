@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as version_of
@@ -38,7 +38,9 @@ from federation.api.catalog import CatalogService
 from federation.api.fleet import FleetService
 from federation.api.interceptors import Edge
 from federation.api.listening import (
+    ALONE,
     SERVER_OPTIONS,
+    SHARING,
     Address,
     Certificates,
     StartError,
@@ -90,6 +92,8 @@ from federation.v1 import (
     routing_pb2_grpc,
 )
 from federation.vitals import Vitals
+from federation.workers.seat import Seat
+from federation.workers.supervisor import Supervisor
 from policies.types import Outcome
 
 VERSION = version_of("fairway")
@@ -118,9 +122,20 @@ class Clock:
 class ControlPlane:
     """A control plane with everything that it is made of. Constructed, it does nothing; see `control_plane`."""
 
-    def __init__(self, settings: Settings, store: CatalogStore, clock: Clock, rng: Random, log: Log) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: CatalogStore,
+        clock: Clock,
+        rng: Random,
+        log: Log,
+        *,
+        seat: Seat | None = None,
+    ) -> None:
         region = settings.region.id
         self.settings = settings
+        # Its place among the workers of one server; None: it is the whole server.
+        self.seat = seat
         self.store = store
         self.clock = clock
         self.log = log
@@ -276,7 +291,7 @@ class ControlPlane:
 
     def _siblings(self, rng: Random) -> Siblings | None:
         """None where the database serves one process: there is nobody to share with."""
-        if not replicated(self.settings):
+        if self.seat is None and not replicated(self.settings):
             return None
         return Siblings(
             Life(self.replica, f"{rng.getrandbits(128):032x}"),
@@ -287,7 +302,7 @@ class ControlPlane:
             router=self.router,
             leases=self.leases,
             prober=self.prober,
-            tls=siblings_tls(self.settings),
+            tls=None if self.seat is not None else siblings_tls(self.settings),
             log=self.log,
             rng=Random(rng.getrandbits(64)),
             monotonic=self.clock.monotonic,
@@ -295,6 +310,8 @@ class ControlPlane:
         )
 
     def _advertised(self) -> str:
+        if self.seat is not None:
+            return f"unix:{self.seat.siblings}"
         tls = self.settings.security.tls_certificate is not None
         return advertised(self.settings.server.advertise, self.address, tls=tls)
 
@@ -311,7 +328,7 @@ class ControlPlane:
         settings, now = self.settings, self.clock.monotonic
         server = grpc.aio.server(
             interceptors=[self.edge],
-            options=SERVER_OPTIONS,
+            options=(*SERVER_OPTIONS, ALONE if self.seat is None else SHARING),
             maximum_concurrent_rpcs=settings.server.max_concurrent_calls,
         )
         self.catalog = CatalogService(
@@ -499,6 +516,7 @@ async def control_plane(
     clock: Clock | None = None,
     rng: Random | None = None,
     log: Log | None = None,
+    seat: Seat | None = None,
 ) -> AsyncIterator[ControlPlane]:
     """A control plane that listens and runs until the end of the block, which it leaves without grace.
 
@@ -509,31 +527,35 @@ async def control_plane(
     admin = parse_address("server.admin", settings.server.admin)
     check_plain_text(listen, settings.security, insecure=settings.server.insecure)
     check_peers(settings.peering.peers, peers_tls(settings), insecure=settings.server.insecure)
-    if settings.server.workers > 1:
-        raise ConfigError(
-            f"server.workers: {settings.server.workers} is more than one process, which this version does not start; "
-            "run further replicas on one PostgreSQL database instead"
-        )
-    check_free("server.listen", listen)
-    check_free("server.admin", admin)
+    if seat is None:
+        check_free("server.listen", listen)
+        check_free("server.admin", admin)
     async with AsyncExitStack() as stack:
         kept = kept_catalog(settings, log)
         if store is None:
             store = await opened_store(settings, clock.wall, kept)
         stack.push_async_callback(store.close)
-        plane = ControlPlane(settings, store, clock, rng, log)
+        plane = ControlPlane(settings, store, clock, rng, log, seat=seat)
         stack.push_async_callback(asyncio.to_thread, plane.telemetry.close)
         if plane.decision_log is not None:
             stack.callback(plane.decision_log.close)
-        plane.address = bind(plane.server, listen, plane.certificates)
+        plane.address = bind(plane.server, listen, plane.certificates, shared=seat is not None)
+        if seat is not None:
+            plane.server.add_insecure_port(f"unix:{seat.siblings}")
         with told():
             await plane.prepare(kept)
         stack.push_async_callback(plane.bookkeeper.close)
         if plane.keeper is not None:
             stack.push_async_callback(plane.keeper.close)
         plane.admin_address = await _serve_admin(plane, admin, stack)
-        running = [asyncio.create_task(plane.keep_running(name, run), name=name) for name, run in plane.tasks().items()]
+        running: list[asyncio.Task[None]] = []
         stack.push_async_callback(_end, running)
+        for name, run in plane.tasks().items():
+            running.append(asyncio.create_task(plane.keep_running(name, run), name=name))
+            if name == "siblings" and plane.siblings is not None:
+                await asyncio.sleep(0)
+                await plane.siblings.join()
+                plane.installer.tick()
         await plane.server.start()
         stack.push_async_callback(plane.server.stop, None)
         if plane.peering is not None:
@@ -561,6 +583,9 @@ async def _serve_admin(plane: ControlPlane, address: Address, stack: AsyncExitSt
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
+    if plane.seat is not None:
+        await web.UnixSite(runner, plane.seat.admin).start()
+        return address
     try:
         await web.TCPSite(runner, address.host, address.port).start()
     except OSError as e:
@@ -598,12 +623,13 @@ async def serve(
     *,
     ready: Callable[[ControlPlane], None] | None = None,
     stop: asyncio.Event | None = None,
+    seat: Seat | None = None,
 ) -> int:
     """Runs a control plane until SIGTERM, SIGINT or `stop`, then drains it; answers the exit code.
 
     `ready` is called once it listens, with the addresses that were bound. A second signal ends the process at once.
     """
-    log = logs.get()
+    log = logs.get() if seat is None else logs.get(worker=seat.number)
     stopping = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -617,9 +643,9 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
     try:
-        async with control_plane(settings, log=log) as plane:
+        async with control_plane(settings, log=log, seat=seat) as plane:
             log.info(
-                "serving",
+                "serving" if seat is None else "worker serving",
                 grpc=str(plane.address),
                 admin=str(plane.admin_address),
                 region=settings.region.id,
@@ -630,7 +656,7 @@ async def serve(
                 ready(plane)
             await stopping.wait()
             await plane.drain(settings.server.drain_seconds)
-        log.info("stopped")
+        log.info("stopped" if seat is None else "worker stopped")
         return 0
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -643,9 +669,54 @@ def run(settings: Settings) -> int:
     2 for settings that cannot be used, 4 where what it needs does not answer, 6 for what else is in the way.
     """
     logs.configure(settings.telemetry)
+    if settings.server.workers == 1:
+        return _ended(serve(settings))
+    return _ended(supervise(settings))
+
+
+async def supervise(settings: Settings) -> int:
+    """Runs several workers on one SQLite file. ConfigError, StartError."""
+    if replicated(settings):
+        raise ConfigError(
+            f"server.workers: {settings.server.workers} processes of one server share a SQLite file; on PostgreSQL run "
+            "further replicas instead, each with an address of its own"
+        )
+    listen = parse_address("server.listen", settings.server.listen)
+    check_plain_text(listen, settings.security, insecure=settings.server.insecure)
+    return await Supervisor(settings, logs.get()).run()
+
+
+def run_worker(settings: Settings, seat: Seat) -> int:
+    """One of several workers: it ends, as by a signal, when its supervisor ends."""
+    logs.configure(settings.telemetry)
+    return _ended(_work(seat.own(settings), seat))
+
+
+async def _work(settings: Settings, seat: Seat) -> int:
+    stop = asyncio.Event()
+    supervisor = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(supervisor), sys.stdin)
+
+    async def until_alone() -> None:
+        await supervisor.read()
+        stop.set()
+
+    def ready(plane: ControlPlane) -> None:
+        sys.stdout.write(f"{plane.address}\n")
+        sys.stdout.flush()
+
+    alone = asyncio.create_task(until_alone())
+    try:
+        return await serve(settings, ready=ready, stop=stop, seat=seat)
+    finally:
+        alone.cancel()
+
+
+def _ended(running: Coroutine[Any, Any, int]) -> int:
     try:
         with asyncio.Runner(loop_factory=event_loop()) as runner:
-            return runner.run(serve(settings))
+            return runner.run(running)
     except (ConfigError, StartError) as e:
         sys.stderr.write(f"fairway: {e}\n")
         match e:

@@ -67,7 +67,7 @@ class ServerSettings(Section):
         max_length=255,
         description="HOST or HOST:PORT where sibling replicas reach this one. Empty: server.listen, or this machine's.",
     )
-    workers: int = Field(default=1, ge=1, le=64, description="Processes that share the port.")
+    workers: int = Field(default=1, ge=1, le=64, description="Processes that share the port and one SQLite file.")
     insecure: bool = Field(default=False, description="Allow plain text on an address that is not loopback.")
     reflection: bool = Field(default=True, description="Serve gRPC reflection, for grpcurl.")
     drain_seconds: Seconds = Field(default=30.0, description="Time for running calls after SIGTERM.")

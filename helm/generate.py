@@ -21,6 +21,7 @@ CHART_OWNED = frozenset(
     {
         "server.listen",
         "server.admin",
+        "server.advertise",
         "server.insecure",
         "store.url",
         "store.url_file",

@@ -16,8 +16,6 @@ from federation.logs import Log
 
 # The answers to the known traps of grpc.aio, each with what it prevents.
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
-    # One process a port, so that a second one fails to start instead of sharing the traffic unnoticed.
-    ("grpc.so_reuseport", 0),
     # Clients may ping every 10 s, also without calls; the default of 300 s cuts them off as abusers.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -31,6 +29,12 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_concurrent_streams", 100),
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
 )
+
+
+# One process a port, so that a second one fails to start instead of sharing the traffic unnoticed; the workers of one
+# server share it on purpose.
+ALONE = ("grpc.so_reuseport", 0)
+SHARING = ("grpc.so_reuseport", 1)
 
 
 class StartError(Exception):
@@ -165,9 +169,12 @@ def _said(error: OSError | ValueError) -> str:
     return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
 
 
-def bind(server: grpc.aio.Server, address: Address, certificates: Certificates | None) -> Address:
+def bind(
+    server: grpc.aio.Server, address: Address, certificates: Certificates | None, *, shared: bool = False
+) -> Address:
     """Binds the server; the address with the port that it got. StartError, ConfigError."""
-    check_free("server.listen", address)
+    if not shared:
+        check_free("server.listen", address)
     credentials = certificates.credentials() if certificates is not None else None
     try:
         if credentials is None:

@@ -30,6 +30,7 @@ from federation.health.sharing import (
     ejection_counts,
     ejection_words,
     has_room,
+    last_probe,
 )
 from policies.ageing import MAX_SUSPICION, unknown_after
 from policies.circuit import Circuit, Closed, Event, HalfOpen, Open, next_change, step
@@ -389,6 +390,11 @@ class Monitor:
     def ejections(self, now: float) -> Mapping[str, EjectionWord]:
         """All that ever were ejected, by name."""
         return ejection_words(self._nodes.values(), self._deployments.values(), now)
+
+    def last_probes(self, now: float) -> list[Probe]:
+        """The last health check of every node that was checked within two intervals."""
+        since = now - 2.0 * self._health.probe_interval_seconds
+        return [last_probe(node) for node in self._nodes.values() if node.probe_at >= since]
 
     def hear_circuit(self, word: CircuitWord, now: float) -> None:
         """Takes over what a replica says of a circuit, where its word counts."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import floor
 
-from federation.health.records import DeploymentRecord, NodeRecord, PoolRecord
+from federation.health.records import DeploymentRecord, NodeRecord, PoolRecord, Probe
 from policies.circuit import Circuit, Closed, Open
 
 # Two words of one ejection differ by what their way took; only more than that is another one.
@@ -84,6 +84,12 @@ def ejection_words(
         if record.ejection_epoch
     ]
     return {word.name: word for word in told}
+
+
+def last_probe(node: NodeRecord) -> Probe:
+    """What the last health check of a node found, for a replica that has only started."""
+    latency = node.probe_seconds[-1] if node.probe_seconds else 0.0
+    return Probe(node.spec.name, not node.failed, latency, node.models, node.error, node.loading)
 
 
 def circuit_by(word: CircuitWord, record: DeploymentRecord, now: float) -> Circuit | None:

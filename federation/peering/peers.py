@@ -1,5 +1,8 @@
 """All peerings of one control plane: who is dialed, which link is the one to a peer, and how each stands.
 
+A peer of several replicas may have a link to each: all of them are told what is exported, and one of them tells what is
+imported, since all say the same.
+
 Where both sides dial, two streams come up; the one that the smaller region opened stays, so that both choose alike.
 """
 
@@ -34,6 +37,8 @@ MAX_RETRY_SECONDS = 5.0
 # Only somebody who edits a configuration ends a refusal.
 REFUSED_RETRY_SECONDS = 30.0
 REPORTS_SECONDS = 0.25
+# Two heartbeats: a link that was heard since is no leftover of a peer that started anew.
+ALIVE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,8 @@ class Peering:
         self._ledgers: dict[str, Ledger] = {}
         # Why the last link to a peer ended, for those that are not dialed.
         self._ended: dict[str, tuple[str, bool]] = {}
+        # Links to further replicas of peers: they are told, and not listened to.
+        self._spares: list[Link[Session]] = []
         self._views: dict[str, tuple[Snapshot, Identity, View]] = {}
         self._reporter = Reporter()
         self._reported: tuple[object, frozenset[str], Mapping[str, NodeReport]] = (None, frozenset(), NO_REPORTS)
@@ -191,14 +198,20 @@ class Peering:
 
     def _released(self, link: Link[Session]) -> None:
         peer = link.session.peer
+        if link in self._spares:
+            self._spares.remove(link)
         if peer is not None and self.links.get(peer.region_id) is link:
             del self.links[peer.region_id]
             self._ended[peer.region_id] = (link.reason, link.refused)
+            for spare in self._spares:
+                if spare.session.peer is not None and spare.session.peer.region_id == peer.region_id:
+                    spare.end("another replica's link ended; it is to take its place")
+                    return
 
     async def farewell(self) -> None:
         """Says goodbye on every link, and waits a moment until it is said. Nothing is dialed any more."""
         self._stopping = True
-        for link in list(self.links.values()):
+        for link in [*self.links.values(), *self._spares]:
             link.end(f"{self.me.region_id} shuts down")
         for _ in range(20):
             if not self.links:
@@ -237,7 +250,12 @@ class Peering:
         other = self.links.get(peer)
         if other is not None and not other.session.closed:
             ours_first = self.me.region_id < peer
-            if other.opened_here != link.opened_here and other.opened_here == ours_first:
+            known_as = other.session.peer
+            if known_as is not None and known_as.incarnation != identity.incarnation:
+                if now - other.session.heard_at < ALIVE_SECONDS:
+                    self._spares.append(link)
+                    return ""
+            elif other.opened_here != link.opened_here and other.opened_here == ours_first:
                 return "the other link between the two stays"
         self.links[peer] = link
         if other is not None:

@@ -67,6 +67,8 @@ class Ledger:
     views: dict[int, View] = field(default_factory=dict)
     acked: int = 0
     jurisdictions: tuple[str, ...] = ()
+    # Whose: of several replicas of a region each was told something else.
+    incarnation: str = ""
 
     def told(self, view: View) -> None:
         self.views[view.revision] = view
@@ -238,8 +240,10 @@ class Session:
             return (*greeting, *self._close(refusal, refused=True))
         self.peer = hello.identity
         self.stage = Stage.SYNCING
-        if self._ledgers is not None and hello.identity.region_id in self._ledgers:
-            self.ledger = self._ledgers[hello.identity.region_id]
+        known_ledger = (self._ledgers or {}).get(hello.identity.region_id)
+        if known_ledger is not None and known_ledger.incarnation == hello.identity.incarnation:
+            self.ledger = known_ledger
+        self.ledger.incarnation = hello.identity.incarnation
         if self.ledger.jurisdictions != hello.identity.jurisdictions:
             # Other rules hold for it now, and a view of the same revision would look like a repeat.
             self.ledger.clear()

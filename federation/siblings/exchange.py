@@ -27,13 +27,14 @@ from federation.leases import LeaseKeeper
 from federation.logs import Log
 from federation.peering.dialing import channel_to, read
 from federation.peering.link import Link
+from federation.peering.messages import Goodbye
 from federation.routing.heard import Heard as HeardReports
 from federation.routing.router import Reported, Router
 from federation.siblings import wire
 from federation.siblings.hearing import Hearing
 from federation.siblings.members import Members, share_of
-from federation.siblings.messages import Effect, Heard, Life, Message, Met
-from federation.siblings.outgoing import Outgoing
+from federation.siblings.messages import Effect, Heard, Hello, Life, Message, Met
+from federation.siblings.outgoing import MAX_ITEMS, Outgoing
 from federation.siblings.session import Session
 from federation.siblings.telling import Telling
 from federation.siblings.turns import SELF, Seen, Turns
@@ -46,6 +47,10 @@ PULSE_SECONDS = 0.1
 # After a dial that failed; doubled up to the second one.
 FIRST_RETRY_SECONDS = 0.2
 MAX_RETRY_SECONDS = 2.0
+# How long a replica that starts waits for what the others know; then it goes on by its own probes.
+JOIN_SECONDS = 2.0
+# Strangers must not make us read the database at their pace.
+READ_SECONDS = 0.2
 # Events that may wait for a sibling: a few seconds of a busy region. Beyond, it is hung up on and told anew.
 MAX_WAITING = 100_000
 
@@ -73,6 +78,8 @@ class _Sibling:
         self.outgoing = Outgoing()
         self.trials: frozenset[str] = frozenset()
         self.turns: frozenset[str] = frozenset()
+        # Whether all that it knew was told.
+        self.caught_up = False
 
 
 class Siblings:
@@ -120,6 +127,9 @@ class Siblings:
         self._tripped_version = -1
         self._forwarded = HeardReports()
         self._stopping = False
+        # Who lived when this replica started, until it met them.
+        self._joining: set[str] = set()
+        self._read_at = float("-inf")
 
     # --- who there is
 
@@ -128,6 +138,7 @@ class Siblings:
         self._beats += 1
         me = Replica(self.me.replica_id, self._address(), self.me.incarnation, self._beats)
         before = self.members.living()
+        self._read_at = self._monotonic()
         try:
             found = await self._store.beat(me)
         except CatalogError:
@@ -137,12 +148,26 @@ class Siblings:
         for name in before.keys() - self.members.living().keys() - self._up.keys():
             self._gone(name)
 
+    async def join(self) -> None:
+        """Returns once those that lived at the start told what they know, or JOIN_SECONDS later.
+
+        A replica that serves before would have nothing to route to until its own probes passed.
+        """
+        until = self._monotonic() + JOIN_SECONDS
+        while self._monotonic() < until:
+            known = [self._up.get(name) for name in self._joining]
+            if all(each is not None and each.caught_up for each in known):
+                break
+            await self._sleep(0.02)
+        self._joining.clear()
+
     def _gone(self, name: str) -> None:
         self._log.info("sibling replica is gone; whom it heard is heard here", replica=name)
         self._leases.release(name)
 
     async def run(self) -> None:
-        """Beats, dials and shares out until cancelled."""
+        """Beats, dials and shares out until cancelled. Whoever starts dials everybody once."""
+        self._joining = set(self.members.living())
         async with asyncio.TaskGroup() as group:
             group.create_task(self._beat_on())
             group.create_task(self._share_on())
@@ -150,9 +175,12 @@ class Siblings:
             while True:
                 dialing = {name: task for name, task in dialing.items() if not task.done()}
                 for name in self.members.living():
-                    if self.me.replica_id < name and name not in dialing:
+                    if self._is_ours_to_dial(name) and name not in dialing:
                         dialing[name] = group.create_task(self._keep_dialed(name))
                 await self._sleep(PULSE_SECONDS)
+
+    def _is_ours_to_dial(self, name: str) -> bool:
+        return (self.me.replica_id < name or name in self._joining) and name not in self._up
 
     async def _beat_on(self) -> None:
         while True:
@@ -168,8 +196,15 @@ class Siblings:
 
     async def _keep_dialed(self, name: str) -> None:
         delay = FIRST_RETRY_SECONDS
-        while (replica := self.members.living().get(name)) is not None and not self._stopping:
+        while (
+            (replica := self.members.living().get(name)) is not None
+            and self._is_ours_to_dial(name)
+            and not self._stopping
+        ):
             link = await self._dial(replica)
+            if not link.was_up and delay > FIRST_RETRY_SECONDS:
+                # It died a moment ago, most likely; whoever starts need not wait for it.
+                self._joining.discard(name)
             delay = FIRST_RETRY_SECONDS if link.was_up else min(2.0 * delay, MAX_RETRY_SECONDS)
             await self._sleep(delay * self._rng.uniform(0.5, 1.0))
 
@@ -196,9 +231,18 @@ class Siblings:
         self, messages: AsyncIterator[Message], write: Callable[[Message], Awaitable[None]], address: str
     ) -> None:
         """Serves a stream that a sibling opened."""
+        try:
+            first = await anext(messages)
+        except ValueError as e:
+            await write(Goodbye(f"it sent {e}"))
+            return
+        is_new = isinstance(first, Hello) and self.members.incarnation_of(first.me.replica_id) != first.me.incarnation
+        if is_new and self._monotonic() - self._read_at >= READ_SECONDS:
+            # It started since we read last.
+            await self.beat()
         link = self._link(None, address)
         try:
-            await link.run(messages, write)
+            await link.run(_again(first, messages), write)
         finally:
             self._released(link)
 
@@ -262,6 +306,7 @@ class Siblings:
                 if known is not None and known.link is link:
                     known.trials, known.turns = frozenset(news.trials), frozenset(news.turns)
                     self._hearing.take(name, news, age, known.outgoing, now)
+                    known.caught_up = known.caught_up or len(news.probes) < MAX_ITEMS
         return ""
 
     def _met(self, link: Link[Session], life: Life, now: float) -> str:
@@ -270,6 +315,7 @@ class Siblings:
         before = self._up.get(life.replica_id)
         sibling = self._up[life.replica_id] = _Sibling(link, now)
         self._telling.outgoing[life.replica_id] = sibling.outgoing
+        sibling.outgoing.probes += self._monitor.last_probes(now)
         # It tells everything anew, and not what is over.
         self._hearing.forget(life.replica_id, now)
         if before is not None:
@@ -287,7 +333,7 @@ class Siblings:
             return ()
         if known.outgoing.waiting > MAX_WAITING:
             return link.session.end(f"more than {MAX_WAITING:,} events wait for it")
-        standing = self._telling.standing(self._monitor, self._router, now)
+        standing = self._telling.standing(self._monitor, self._router, now, anew=link.session.told == 0)
         turns = tuple(sorted(self._turns.held(life.replica_id)))
         return link.session.tell(known.outgoing.take(standing, turns, now), now)
 
@@ -350,3 +396,9 @@ class Siblings:
                 lag = max(0.0, now - known.link.session.heard_at)
                 listed.append(SiblingStatus(name, address or known.link.address, "up", lag, now - known.since))
         return listed
+
+
+async def _again(first: Message, messages: AsyncIterator[Message]) -> AsyncIterator[Message]:
+    yield first
+    async for message in messages:
+        yield message

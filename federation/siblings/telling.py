@@ -66,11 +66,15 @@ class Telling:
         for queue in self._queues:
             queue.outcome(deployment, outcome)
 
-    def standing(self, monitor: Monitor, router: Router, now: float) -> Standing:
-        """The states that siblings are told of, a twentieth of a second old at most."""
-        if now - self._standing_at >= STANDING_SECONDS:
+    def standing(self, monitor: Monitor, router: Router, now: float, *, anew: bool = False) -> Standing:
+        """The states that siblings are told of, a twentieth of a second old at most.
+
+        Circuits and ejections are as old as their last change; `anew` for who hears of them only now, since what is
+        left of their time has run on.
+        """
+        if anew or now - self._standing_at >= STANDING_SECONDS:
             before = self._standing
-            moved = self._version != monitor.version
+            moved = anew or self._version != monitor.version
             self._version = monitor.version
             self._standing_at = now
             suspicions, sums, trials = _of_router(router)

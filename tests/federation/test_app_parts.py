@@ -198,7 +198,6 @@ LOCAL = {"server.listen": "127.0.0.1:0", "server.admin": "127.0.0.1:0"}
         ({"server.listen": "nonsense"}, "server.listen: 'nonsense' is not HOST:PORT"),
         ({"server.admin": "127.0.0.1"}, "server.admin: '127.0.0.1' is not HOST:PORT"),
         ({"server.listen": "0.0.0.0:0"}, "say server.insecure (--insecure) to serve plain text"),
-        ({"server.workers": 2}, "server.workers: 2 is more than one process"),
         ({"security.tls_certificate": "absent", "security.tls_key": "absent"}, "absent: No such file or directory"),
         ({"store.url": "mysql://h/d"}, "store.url starts with mysql://"),
         ({"store.url_file": "absent"}, "store.url_file: absent: No such file"),

@@ -187,6 +187,23 @@ def test_the_schema_is_left_alone_when_it_is_migrated_elsewhere() -> None:
     assert "fairway db upgrade" in rendered(values)["NOTES.txt"]
 
 
+def test_replicas_tell_each_other_the_address_of_their_pod() -> None:
+    (variable,) = server(PLAIN | POSTGRES)["env"]
+
+    assert variable == {
+        "name": "FAIRWAY_SERVER__ADVERTISE",
+        "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}},
+    }
+    assert "env" not in server(PLAIN)
+
+
+def test_replicas_may_talk_to_each_other() -> None:
+    policy = the("NetworkPolicy", PLAIN | POSTGRES | {"networkPolicy": {"enabled": True}})["spec"]
+
+    assert {"port": "grpc"} in policy["ingress"][0]["ports"]
+    assert {"namespaceSelector": {}} in policy["egress"][0]["to"]
+
+
 def test_the_database_url_is_read_from_the_secret_alone() -> None:
     values = PLAIN | {"database": {"mode": "postgres", "postgres": {"existingSecret": "dsn", "key": "uri"}}}
 
@@ -231,7 +248,7 @@ def test_a_changed_setting_rolls_the_pods_and_nothing_else_does() -> None:
 
 def test_hooks_reach_the_server_and_the_migration() -> None:
     for container in containers(EVERYTHING):
-        assert container["env"] == [{"name": "FAIRWAY_TELEMETRY__LOG_LEVEL", "value": "debug"}]
+        assert container["env"][-1] == {"name": "FAIRWAY_TELEMETRY__LOG_LEVEL", "value": "debug"}
         assert container["envFrom"] == [{"configMapRef": {"name": "proxy"}}]
         assert {"name": "log", "mountPath": "/var/log/fairway"} in container["volumeMounts"]
         assert container["image"] == "registry.example/fairway@sha256:" + "0" * 64

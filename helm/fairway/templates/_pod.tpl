@@ -131,9 +131,18 @@ securityContext:
 
 {{/* What the server and the migration have in common. */}}
 {{- define "fairway.container" -}}
-{{ with .Values.extraEnv -}}
+{{ if or (eq .Values.database.mode "postgres") .Values.extraEnv -}}
 env:
+  {{- if eq .Values.database.mode "postgres" }}
+  # Where its siblings reach it; they read it in the database that they share.
+  - name: FAIRWAY_SERVER__ADVERTISE
+    valueFrom:
+      fieldRef:
+        fieldPath: status.podIP
+  {{- end }}
+  {{- with .Values.extraEnv }}
   {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{ end -}}
 {{ with .Values.extraEnvFrom -}}
 envFrom:

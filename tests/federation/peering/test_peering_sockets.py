@@ -12,11 +12,12 @@ import aiohttp
 import grpc
 import pytest
 
+from catalog.memory import MemoryStore
 from federation.config import ConfigError
 from federation.v1 import catalog_pb2, fleet_pb2, routing_pb2, types_pb2
 from tests.federation.certificates import an_authority, write_pair
 from tests.federation.relay import Relay, relay
-from tests.federation.server import Running, engine, failing, running, until
+from tests.federation.server import Running, ShiftedClock, engine, failing, running, until
 
 pytestmark = pytest.mark.anyio
 LAW = {"eu": ("DE", "EU"), "us": ("US",), "ap": ("JP",)}
@@ -352,3 +353,32 @@ async def test_an_address_that_cannot_be_dialed_safely_is_a_configuration_error(
     with pytest.raises(ConfigError, match=r"peering\.peers"):
         async with region("us", address):
             pass
+
+
+class Lasting(MemoryStore):
+    """A store that outlives whoever uses it, as a database does."""
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_two_replicas_of_a_region_peer_side_by_side_and_one_stands_in_for_the_other():
+    store = Lasting("eu", clock=ShiftedClock().wall)
+    shared = {"store.url": "postgresql://nobody@127.0.0.1:1/none", "region.id": "eu", "region.owns": ("eu",)}
+    async with region("us", seed=3) as us, engine("m") as node:
+        dialing = {**shared, "peering.peers": (us.target,)}
+        async with running(dialing, store=store, seed=1) as one:
+            async with running(dialing, store=store, seed=2) as two:
+                await until(lambda: up(one) == up(two) == up(us) == 1)
+                links = one.plane.peering.links["us"], two.plane.peering.links["us"]
+                await one.register("eu", "n1", node.url, "m", privacy_level=types_pb2.PRIVACY_LEVEL_PUBLIC)
+                await us.register("us", "n2", node.url, "m", privacy_level=types_pb2.PRIVACY_LEVEL_PUBLIC)
+                await until(lambda: views_equal(one, us) and views_equal(us, one) and views_equal(us, two))
+
+                # Neither took the other's place meanwhile.
+                assert links == (one.plane.peering.links["us"], two.plane.peering.links["us"])
+
+            await until(lambda: up(us) == 1 and up(one) == 1)
+            await us.register("us", "n3", node.url, "m")
+            await one.register("eu", "n4", node.url, "m", privacy_level=types_pb2.PRIVACY_LEVEL_PUBLIC)
+            await until(lambda: views_equal(one, us) and views_equal(us, one))

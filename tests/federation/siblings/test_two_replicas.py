@@ -103,6 +103,21 @@ def test_a_replica_that_starts_takes_over_what_the_others_know():
     assert world["a"].monitor.node("eu/n2", world.now).ejected_until > world.now + 290.0
 
 
+def test_a_replica_that_starts_late_takes_over_what_is_left_of_an_ejection_and_no_more():
+    world = linked()
+    world["b"].monitor.eject("eu/n2", world.now, 300.0)
+    world.run(1.0)
+    world.kill("a")
+    world.run(100.0)
+
+    world.replicas["a"] = type(world["b"])(world, "a")
+    world.read_database()
+    world.link().run(0.5)
+
+    left = [one.monitor.node("eu/n2", world.now).ejected_until - world.now for one in world.all]
+    assert left == pytest.approx([198.5, 198.5], abs=0.5)
+
+
 # Operators
 
 

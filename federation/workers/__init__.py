@@ -1,0 +1,1 @@
+"""Several processes of one server on one machine: they share the port, and what they learn as replicas do."""
