@@ -229,4 +229,8 @@ def decision_bytes(decision: Decision) -> bytes:
     parts.append(_decide_time(decision.decide_time))
     if decision.rule:
         parts.append(framed(b"\x92\x01", decision.rule.encode()))
+    age = decision.catalog_age_seconds
+    told = _duration(0x62, age) if 0.0 <= age < MAX_ESTIMATE_SECONDS else _message(0x62, duration(age))
+    # A tag of two bytes, since the field's number is over 15.
+    parts.append(b"\x9a\x01" + told[1:])
     return b"".join(parts)

@@ -129,6 +129,7 @@ DECISIONS = st.builds(
     rejected=st.dictionaries(st.sampled_from(["PRIVACY", "DRAINING", "TENANT"]), COUNTS),
     table_revision=st.integers(0, (1 << 63) - 1),
     table_age_seconds=st.floats(0, 1e12),
+    catalog_age_seconds=st.floats(0, 1e12),
     stale_regions=st.lists(st.text(max_size=3), max_size=2).map(tuple),
     panic=st.booleans(),
     valid_for_seconds=st.sampled_from([5.0, 0.0, 0.25]),
