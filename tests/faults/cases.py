@@ -124,7 +124,7 @@ async def partition(directory: Path, scale: Scale, *, one_way: bool = False) -> 
             f"{scale.lease_seconds:g} s, changes on both sides",
             f"{scale.rate:g}/s in each region",
             f"0 failed; views equal within {2 * SYNC_SECONDS:g} s of healing; nothing lost, doubled or resurrected",
-            f"{callers.failures.total()} of {callers.calls} failed {dict(callers.failures) or ''}; equal after "
+            f"{callers.failures.total()} of {callers.calls} failed{dict(callers.failures) or ''}; equal after "
             f"{healed:.1f} s; p99 {callers.p(0.99) * 1000:.0f} ms; {away} went to us and ap",
             not callers.failures and healed <= 2 * SYNC_SECONDS,
         )
