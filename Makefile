@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Tests are spread over the processors; set JOBS=0 to run them in one process.
 JOBS ?= auto
 
-.PHONY: demo test lint fuzz dst bench profile protos format clean
+.PHONY: demo test lint fuzz dst faults bench profile protos format clean
 # How long `make dst` begins new runs.
 DST_MINUTES ?= 60
 
@@ -35,6 +35,10 @@ fuzz: $(VENV)/installed
 # Three regions in virtual time under random faults: as many seeds of ten virtual minutes as fit into DST_MINUTES.
 dst: $(VENV)/installed
 	$(BIN)/python -m tests.faults.dst --minutes $(DST_MINUTES)
+
+# Regions cut off, databases gone or stuck, at full length; writes the table in tests/faults/README.md.
+faults: $(VENV)/installed
+	$(BIN)/python -m tests.faults $(FAULTS_FLAGS)
 
 bench: $(VENV)/installed
 	$(BIN)/pip install -q --disable-pip-version-check -e '.[bench]'

@@ -74,6 +74,7 @@ def sound(request: routing_pb2.RouteRequest) -> bool:
         and len(request.policy_id) <= POLICY_ID
         and PRIORITY[0] <= request.priority <= PRIORITY[1]
         and ALTERNATIVES[0] <= request.max_alternatives <= ALTERNATIVES[1]
+        and HOPS[0] <= request.hops <= HOPS[1]
         and request.explain in EXPLAINS
         and not request.labels
     ):
@@ -124,6 +125,7 @@ MODEL_ID, CAPABILITY, REQUEST_ID, ADAPTER, TENANT_ID, SESSION_ID, POLICY_ID = ma
 )
 PRIORITY = _range(_rules(_REQUEST, "priority").int32)
 ALTERNATIVES = _range(_rules(_REQUEST, "max_alternatives").int32)
+HOPS = _range(_rules(_REQUEST, "hops").int32)
 EXPLAINS = frozenset(routing_pb2.Explain.values())
 TOKENS = _range(_rules(_PROMPT, "input_tokens").int64)
 ANSWER = _range(_rules(_PROMPT, "max_output_tokens").int64)

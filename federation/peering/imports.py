@@ -50,6 +50,8 @@ class PeerImport:
     # By node: its report and when it came.
     reports: dict[str, tuple[NodeReport, float]] = field(default_factory=dict)
     round_trip_seconds: float | None = None
+    # When it said hello last: who is talking is not forgotten.
+    met_at: float = float("-inf")
     # When it was heard again after its lease had ended.
     returned_at: float = float("-inf")
     # By deployment: what was laid over last, when, and what it was made from.
@@ -97,10 +99,10 @@ class Imports:
         known = self.peers.get(identity.region_id)
         if known is None:
             # Nothing was told yet: nothing can expire.
-            self.peers[identity.region_id] = PeerImport(identity, lease_seconds, now)
+            self.peers[identity.region_id] = PeerImport(identity, lease_seconds, now, met_at=now)
             self._changed(catalog=False)
         else:
-            known.identity, known.lease_seconds = identity, lease_seconds
+            known.identity, known.lease_seconds, known.met_at = identity, lease_seconds, now
 
     def apply(self, peer: str, replacement: Replacement, applied: Applied, now: float) -> None:
         """Takes over a complete update."""
@@ -149,7 +151,7 @@ class Imports:
         """Ends leases and forgets what ended long ago; the peers whose lease ended now."""
         ended = []
         for region_id, peer in list(self.peers.items()):
-            if now >= peer.heard_at + peer.lease_seconds + KEEP_SECONDS:
+            if now >= max(peer.heard_at + peer.lease_seconds, peer.met_at) + KEEP_SECONDS:
                 del self.peers[region_id]
                 self._changed(catalog=True)
             elif not peer.expired and now >= peer.heard_at + peer.lease_seconds:

@@ -245,8 +245,8 @@ class Peering:
         resumed = link.session.applied
         known = self.imports.peers.get(peer)
         if resumed.revision and (known is None or known.applied != resumed):
-            # A delta would lead from what is not there any more.
-            return "what was known of it was forgotten during the greeting; it is told anew"
+            # It was forgotten, or another link brought more: a delta would lead from what is not there.
+            return "what was known of it changed during the greeting; it begins anew"
         other = self.links.get(peer)
         if other is not None and not other.session.closed:
             ours_first = self.me.region_id < peer

@@ -1,14 +1,16 @@
 """Spills: which share of the work each tier of regions has now; `policies/spillover.py` has the rules.
 
-Shares are looked at once a second, off the request path, for every kind of request that came lately. A decision only
-draws a tier; what it drew from is kept with it.
+Shares are looked at about once a second, off the request path, for every kind of request that came lately. A decision
+only draws a tier; what it drew from is kept with it.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from heapq import nsmallest
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from federation.routing.state import IN_FLIGHT, RUNNING, State
 from federation.routing.table import Table
 from policies import spillover
 from policies.policy import Assumptions, Spillover
-from policies.pool import IntArray
+from policies.pool import IntArray, Place
 from policies.prediction import fill
 from policies.spillover import Level
 from policies.types import Code
@@ -26,7 +28,10 @@ from policies.types import Code
 if TYPE_CHECKING:
     from federation.routing.planner import Plan
 
-STEP_SECONDS = 1.0
+LOOK_SECONDS = 1.0
+# Kinds that are looked at in one step: under a millisecond. Ten steps a second are enough for a hundred of them; of
+# more each is looked at less often, and moves as far.
+KINDS_A_STEP = 10
 # Kinds of requests whose shares are followed; who did not come for longest goes first.
 MAX_KINDS = 4_096
 # A kind that did not come for so long starts without a past.
@@ -98,6 +103,8 @@ class _Kind:
     capability: str
     origin: str
     asked_at: float
+    # The table's places when it was looked at, their tiers, and what those are called.
+    places: Sequence[Place]
     tiers: IntArray
     names: tuple[str, ...]
     shares: tuple[float, ...] = ()
@@ -110,17 +117,17 @@ class Spills:
 
     def __init__(self) -> None:
         self._kinds: OrderedDict[tuple[object, ...], _Kind] = OrderedDict()
-        self._stepped = float("-inf")
 
     def __len__(self) -> int:
         return len(self._kinds)
 
     def step(self, table: Table | None, state: State, now: float) -> None:
-        """Looks at all kinds again, at most once a second."""
-        if table is None or not self._kinds or now - self._stepped < STEP_SECONDS:
+        """Looks again at some of the kinds that were not looked at for a second."""
+        if table is None or not self._kinds:
             return
-        self._stepped = now
-        for key, kind in list(self._kinds.items()):
+        due = [(kind.looked_at, key) for key, kind in self._kinds.items() if now - kind.looked_at >= LOOK_SECONDS]
+        for _, key in nsmallest(KINDS_A_STEP, due, key=itemgetter(0)):
+            kind = self._kinds[key]
             if now - kind.asked_at >= FORGET_SECONDS:
                 del self._kinds[key]
             else:
@@ -136,24 +143,25 @@ class Spills:
         key = (spill, policy.assume, policy.panic_threshold, model_id, plan.pool, plan.origin_region)
         kind = self._kinds.get(key)
         if kind is None:
-            tiers, names = _tiers(spill, plan.table, plan.origin_region)
-            threshold, origin = policy.panic_threshold, plan.origin_region
-            kind = _Kind(spill, policy.assume, threshold, model_id, plan.pool, origin, now, tiers, names)
+            places, origin = plan.table.pool.places, plan.origin_region
+            tiers, names = _tiers(spill, places, origin)
+            threshold = policy.panic_threshold
+            kind = _Kind(spill, policy.assume, threshold, model_id, plan.pool, origin, now, places, tiers, names)
             _look(kind, plan.table, state, now)
             self._kinds[key] = kind
             if len(self._kinds) > MAX_KINDS:
                 self._kinds.popitem(last=False)
-        elif len(kind.tiers) != len(plan.table.pool.places):
-            # Regions came or went with this table.
+        elif kind.places is not plan.table.pool.places:
+            # The catalog was compiled anew: regions may have come or gone.
             _look(kind, plan.table, state, now)
         kind.asked_at = now
         self._kinds.move_to_end(key)
         return Spill(kind.tiers, kind.names, kind.shares, kind.cause, seed)
 
 
-def _tiers(spill: Spillover, table: Table, origin: str) -> tuple[IntArray, tuple[str, ...]]:
+def _tiers(spill: Spillover, places: Sequence[Place], origin: str) -> tuple[IntArray, tuple[str, ...]]:
     """By place its tier, and what the tiers are called: their regions."""
-    regions = [place.region_id for place in table.pool.places]
+    regions = [place.region_id for place in places]
     tiers = [spillover.tier_of(spill.region_order, region_id, origin) for region_id in regions]
     names = [
         ", ".join(region_id for region_id, tier in zip(regions, tiers, strict=True) if tier == number) or "nobody"
@@ -164,7 +172,9 @@ def _tiers(spill: Spillover, table: Table, origin: str) -> tuple[IntArray, tuple
 
 def _look(kind: _Kind, table: Table, state: State, now: float) -> None:
     """The shares as they should be by now, on the way from those of before."""
-    kind.tiers, kind.names = _tiers(kind.spill, table, kind.origin)
+    if kind.places is not table.pool.places:
+        kind.places = table.pool.places
+        kind.tiers, kind.names = _tiers(kind.spill, kind.places, kind.origin)
     levels = _levels(kind, table, state)
     target = spillover.shares(levels, kind.spill)
     if len(kind.shares) == len(target):

@@ -38,5 +38,9 @@ def test_a_seed_makes_the_same_run_in_any_process() -> None:
 def test_a_lease_that_does_not_end_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Imports, "tick", lambda self, now: ())
 
+    def several() -> None:
+        for seed in range(1, 40):
+            dst.run(seed, 15.0)
+
     with pytest.raises(dst.Broken, match=r"^seed \d+, .* not heard for"):
-        [dst.run(seed, 15.0) for seed in range(1, 40)]
+        several()

@@ -4,6 +4,7 @@ async with relay(target) as wire:
     ... connect to wire.address ...
     wire.cut()      # nothing goes through, nobody is told
     wire.heal()     # what is connected anew goes through
+    wire.stall()    # answers wait; what is asked goes through: a partition in one direction
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ class Relay:
         self._target = host, port
         self._cut = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._answers = asyncio.Event()
+        self._answers.set()
         self.address = ""
         self.bytes = 0
         self.connections = 0
@@ -31,9 +34,14 @@ class Relay:
             task.cancel()
         self._tasks.clear()
 
+    def stall(self) -> None:
+        """Holds what the target says, until healed: packets are lost and sent again."""
+        self._answers.clear()
+
     def heal(self) -> None:
-        """Lets new connections through."""
+        """Lets new connections through, and answers that were held."""
         self._cut = False
+        self._answers.set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -41,14 +49,16 @@ class Relay:
             # Held, not reset: the other end finds out by its own timeout.
             await asyncio.Event().wait()
         far_reader, far_writer = await asyncio.open_connection(*self._target)
-        for source, sink in ((reader, far_writer), (far_reader, writer)):
-            task = asyncio.create_task(self._pump(source, sink))
+        for source, sink, answers in ((reader, far_writer, False), (far_reader, writer, True)):
+            task = asyncio.create_task(self._pump(source, sink, answers))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, answers: bool) -> None:
         try:
             while data := await source.read(65_536):
+                if answers:
+                    await self._answers.wait()
                 self.bytes += len(data)
                 sink.write(data)
                 await sink.drain()

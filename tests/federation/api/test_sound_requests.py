@@ -66,7 +66,18 @@ REQUESTS = some(
     policy_id=texts(63),
     max_alternatives=numbers(0, 16),
     explain=numbers(0, 3),
+    hops=numbers(0, 1),
 )
+
+
+def test_every_field_of_a_request_is_among_those_that_are_tried() -> None:
+    tried = {
+        *("request_id", "model_id", "capability", "adapter", "origin", "tenant_id", "session_id", "priority"),
+        *("labels", "qos", "prompt", "placement", "policy_id", "max_alternatives", "explain", "hops"),
+    }
+
+    # A new one must be looked at in `sound`, and stand in REQUESTS.
+    assert set(routing_pb2.RouteRequest.DESCRIPTOR.fields_by_name) == tried
 
 
 @given(REQUESTS)
@@ -111,5 +122,6 @@ def test_a_request_is_known_to_be_unsound_by_every_part() -> None:
         {"model_id": "m", "qos": {"cost_tolerance": 101.0}},
         {"model_id": "m", "origin": {"zone": "z" * 64}},
         {"model_id": "m", "max_alternatives": 17},
+        {"model_id": "m", "hops": 2},
     ):
         assert not validation.sound(routing_pb2.RouteRequest(**fields))  # type: ignore[arg-type]

@@ -8,13 +8,24 @@ from catalog.snapshot import EMPTY_SNAPSHOT
 from catalog.types import Region
 from federation import logs
 from federation.peering.exports import ExportRules
-from federation.peering.imports import KEEP_SECONDS
+from federation.peering.imports import KEEP_SECONDS, Imports
 from federation.peering.messages import Hello, Identity, Replacement
 from federation.peering.peers import Exported, Peering
 from federation.peering.session import Applied
 from tests.builders import a_node
 
 EU = Identity("eu", ("eu",), "life-1", ("DE", "EU"))
+
+
+def test_a_peer_that_is_greeted_is_not_forgotten_before_its_first_word():
+    imports = Imports()
+    imports.met(EU, 30.0, 0.0)
+    imports.met(EU, 30.0, 30.0 + KEEP_SECONDS)
+
+    imports.tick(30.0 + KEEP_SECONDS)
+    imports.heard("eu", 30.0 + KEEP_SECONDS)
+
+    assert list(imports.peers) == ["eu"]
 
 
 def test_an_import_that_is_forgotten_during_the_greeting_is_not_resumed():
@@ -40,7 +51,7 @@ def test_an_import_that_is_forgotten_during_the_greeting_is_not_resumed():
     link._carry(link.session.receive(Hello(EU), now))
 
     assert link.session.closed
-    assert "told anew" in link.reason
+    assert "begins anew" in link.reason
     again = peering._link(opened_here=False, address="there", expected="")
     again._carry(again.session.receive(Hello(EU), now))
     assert peering.links["eu"] is again

@@ -134,6 +134,32 @@ def test_work_comes_back_step_by_step():
     assert shares == pytest.approx([0.1, 0.5, 1.0], abs=0.06)
 
 
+def test_a_region_that_joins_is_known_with_the_next_table():
+    router = a_tiered(policy=Policy("tiers", spillover=Spillover(region_order=("sa", "home_first"))))
+    assert regions(router, 50) == {"eu": 50}
+    more = a_snapshot(a_node("sa/n0"), *fleet())
+
+    router.install(build_table(more, all_well(more), home_region="eu", now=0.5))
+    for second in range(1, 200):
+        router.sweep(float(second))
+
+    assert regions(router, 50, now=200.0) == {"sa": 50}
+
+
+def test_many_kinds_of_requests_are_looked_at_a_few_at_a_time():
+    router = a_tiered()
+    for number in range(45):
+        regions(router, 1, origin_region=f"nowhere-{number}")
+
+    router.install(table({f"eu/n{number}": SICK for number in range(10)}, now=1.0))
+    looked = []
+    for step in range(1, 6):
+        router.sweep(1.0 + step / 10)
+        looked.append(sum(kind.looked_at >= 1.1 for kind in router.spills._kinds.values()))
+
+    assert looked == [10, 20, 30, 40, 45]
+
+
 class World:
     """Three control planes that each route the work of their region to the nodes of all; calls take ten seconds."""
 

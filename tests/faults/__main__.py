@@ -1,0 +1,124 @@
+"""`make faults`: every fault of `cases.py` at full length, and the table of what was measured, into README.md.
+
+python -m tests.faults                      all of it, about half an hour
+python -m tests.faults --only 5 33          some rows
+python -m tests.faults --outage-seconds 60  a shorter outage
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+from catalog.sql import schema
+from tests.faults import cases, dst
+from tests.faults.cases import FULL, Measured, Scale
+from tests.postgres import Postgres
+
+README = Path(__file__).with_name("README.md")
+BEGIN, END = "<!-- measured: written by `make faults` -->", "<!-- end of measured -->"
+Case = Callable[[Path], Awaitable[Measured]]
+
+
+def plan(scale: Scale, long_cut: float, minutes: float, postgres: Postgres) -> dict[str, list[Case]]:
+    """What is run, by row."""
+    short, long = scale, replace(scale, cut_seconds=long_cut)
+
+    async def simulated(directory: Path) -> Measured:
+        started = time.monotonic()
+        runs = list(dst.runs(minutes, 1, 600.0))
+        spent = time.monotonic() - started
+        return Measured(
+            "31",
+            f"three regions in virtual time, seeds 1 to {len(runs)} of ten virtual minutes",
+            f"{sum(run.decisions for run in runs):,} decisions, {sum(run.faults for run in runs):,} faults",
+            "0 broken invariants; a seed replays identically",
+            f"0 broken in {len(runs)} seeds, {spent:.0f} s; {3600 * len(runs) / spent:.0f} seeds an hour",
+            dst.run(1, 600.0) == runs[0],
+        )
+
+    return {
+        "4": [lambda at: cases.partition(at, short, one_way=True)],
+        "5": [lambda at: cases.partition(at, short), lambda at: cases.partition(at, long)],
+        "6": [lambda at: cases.database_outage(at, scale, postgres)],
+        "7": [lambda at: cases.database_stuck(at, scale, postgres)],
+        "13": [lambda at: cases.correlated_failure(at, scale)],
+        "29": [lambda at: cases.drain_and_back(at, scale)],
+        "31": [simulated],
+        "33": [lambda at: cases.watch_resume(at, scale)],
+        "abroad": [lambda at: cases.seen_abroad(at, scale)],
+    }
+
+
+def table(found: list[Measured]) -> str:
+    """The rows as Markdown, with what they were measured on."""
+    lines = [
+        BEGIN,
+        "",
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors, load {os.getloadavg()[0]:.1f} at the "
+        f"end, Python {platform.python_version()}; one run each.",
+        "",
+        "| Row | Fault | Load | Figure to reach | Measured | Met |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {each.row} | {each.fault} | {each.load} | {each.figure} | {each.measured.replace('|', '/')} | "
+        f"{'yes' if each.met else '**no**'} |"
+        for each in found
+    ]
+    return "\n".join([*lines, "", END])
+
+
+def written(text: str, rows: str) -> str:
+    """A page with other rows."""
+    head, _, rest = text.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    return head + rows + tail
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", default=[], metavar="ROW", help="only these rows; the table stays")
+    parser.add_argument("--cut-seconds", type=float, default=FULL.cut_seconds, help="the short cut")
+    parser.add_argument("--long-cut-seconds", type=float, default=300.0)
+    parser.add_argument("--outage-seconds", type=float, default=FULL.outage_seconds)
+    parser.add_argument("--rate", type=float, default=FULL.rate, help="Route calls a second and region")
+    parser.add_argument("--dst-minutes", type=float, default=10.0)
+    arguments = parser.parse_args()
+    scale = replace(
+        FULL, cut_seconds=arguments.cut_seconds, outage_seconds=arguments.outage_seconds, rate=arguments.rate
+    )
+    postgres = Postgres(schema.upgrade)
+    try:
+        rows = plan(scale, arguments.long_cut_seconds, arguments.dst_minutes, postgres)
+        chosen = [case for row, of in rows.items() for case in of if not arguments.only or row in arguments.only]
+        found = asyncio.run(measured(chosen, postgres))
+    finally:
+        postgres.close()
+    if not arguments.only:
+        README.write_text(written(README.read_text(encoding="utf-8"), table(found)), encoding="utf-8")
+    return 0 if all(each.met for each in found) else 1
+
+
+async def measured(chosen: list[Case], postgres: Postgres) -> list[Measured]:
+    """One after the other, on one event loop: gRPC has one completion queue a process."""
+    found = []
+    for case in chosen:
+        postgres.start()
+        with tempfile.TemporaryDirectory(prefix="fairway-faults-") as directory:
+            each = await case(Path(directory))
+        print(f"{each.row}: {each.fault}: {each.measured}: {'met' if each.met else 'NOT MET'}", flush=True)
+        found.append(each)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
