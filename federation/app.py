@@ -1,4 +1,4 @@
-"""Builds a control plane from its settings and runs it. The only file that builds things and reads real clocks.
+"""Builds a control plane from its settings. The only file that builds things and reads real clocks.
 
 settings ─ store ─ feed ─┬─ leases ──┐
                          ├─ monitor ─┼─ installer ─ router ─ services ─ gRPC
@@ -10,13 +10,10 @@ settings ─ store ─ feed ─┬─ leases ──┐
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
-import signal
-import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as version_of
@@ -42,9 +39,7 @@ from federation.api.listening import (
     SERVER_OPTIONS,
     SHARING,
     Address,
-    Certificates,
     StartError,
-    Unreachable,
     bind,
     check_free,
     check_plain_text,
@@ -55,9 +50,7 @@ from federation.api.policy import PolicyService
 from federation.api.routing import RoutingService
 from federation.api.watching import FleetWatch
 from federation.bookkeeper import Bookkeeper
-from federation.cli.failure import ExitCode
-from federation.config import ConfigError, SecuritySettings, Settings, masked
-from federation.edge.service_config import TlsOptions
+from federation.config import Settings
 from federation.feed import CatalogFeed
 from federation.health.monitor import Monitor
 from federation.health.prober import Prober
@@ -67,14 +60,24 @@ from federation.installer import Installer
 from federation.last_known import Keeper, Kept
 from federation.leases import LeaseKeeper
 from federation.logs import Log
-from federation.opening import event_loop, kept_catalog, loaded_registry, opened_log, opened_store, store_url, told
+from federation.opening import (
+    certificates_of,
+    kept_catalog,
+    loaded_registry,
+    opened_log,
+    opened_store,
+    peers_tls,
+    replicated,
+    siblings_tls,
+    told,
+)
 from federation.peering.exports import export_rules
 from federation.peering.imports import Imports
 from federation.peering.messages import Identity
-from federation.peering.peers import Exported, Peering, check_peers, tls_options
+from federation.peering.peers import Exported, Peering, check_peers
 from federation.plugins import Failures
 from federation.routing.router import Router
-from federation.siblings.address import advertised, sibling_tls
+from federation.siblings.address import advertised
 from federation.siblings.exchange import Siblings
 from federation.siblings.messages import Life
 from federation.siblings.telling import Telling
@@ -93,7 +96,6 @@ from federation.v1 import (
 )
 from federation.vitals import Vitals
 from federation.workers.seat import Seat
-from federation.workers.supervisor import Supervisor
 from policies.types import Outcome
 
 VERSION = version_of("fairway")
@@ -227,7 +229,7 @@ class ControlPlane:
             monotonic=now,
             new_id=lambda: secrets.token_hex(8),
         )
-        self.certificates = _certificates(settings.security, log)
+        self.certificates = certificates_of(settings.security, log)
         self.server = self._server()
         self.figures = Figures(
             version=VERSION,
@@ -591,138 +593,3 @@ async def _serve_admin(plane: ControlPlane, address: Address, stack: AsyncExitSt
     except OSError as e:
         raise StartError(f"server.admin: cannot listen on {address}: {e.strerror}; choose another port") from None
     return Address(address.host, runner.addresses[0][1])
-
-
-def peers_tls(settings: Settings) -> TlsOptions | None:
-    """How peers are dialed: with the own certificate, where there is one."""
-    peering, security = settings.peering, settings.security
-    return tls_options(peering.tls_ca, security.tls_certificate, security.tls_key, peering.tls_server_name)
-
-
-def replicated(settings: Settings) -> bool:
-    """Whether other processes may serve the same catalog."""
-    return store_url(settings.store).startswith("postgresql")
-
-
-def siblings_tls(settings: Settings) -> TlsOptions | None:
-    """How siblings are dialed. ConfigError."""
-    try:
-        return sibling_tls(settings)
-    except (OSError, ValueError) as e:
-        raise ConfigError(f"security.tls_certificate: {e}") from None
-
-
-def _certificates(settings: SecuritySettings, log: Log) -> Certificates | None:
-    if settings.tls_certificate is None or settings.tls_key is None:
-        return None
-    return Certificates(settings.tls_certificate, settings.tls_key, settings.tls_client_ca, log)
-
-
-async def serve(
-    settings: Settings,
-    *,
-    ready: Callable[[ControlPlane], None] | None = None,
-    stop: asyncio.Event | None = None,
-    seat: Seat | None = None,
-) -> int:
-    """Runs a control plane until SIGTERM, SIGINT or `stop`, then drains it; answers the exit code.
-
-    `ready` is called once it listens, with the addresses that were bound. A second signal ends the process at once.
-    """
-    log = logs.get() if seat is None else logs.get(worker=seat.number)
-    stopping = stop or asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def on_signal(number: signal.Signals) -> None:
-        if stopping.is_set():
-            log.warning("second signal; ending at once", signal=number.name)
-            os._exit(128 + number)
-        log.info("draining", signal=number.name, seconds=settings.server.drain_seconds)
-        stopping.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number)
-    try:
-        async with control_plane(settings, log=log, seat=seat) as plane:
-            log.info(
-                "serving" if seat is None else "worker serving",
-                grpc=str(plane.address),
-                admin=str(plane.admin_address),
-                region=settings.region.id,
-                store=masked(store_url(settings.store)),
-                version=VERSION,
-            )
-            if ready is not None:
-                ready(plane)
-            await stopping.wait()
-            await plane.drain(settings.server.drain_seconds)
-        log.info("stopped" if seat is None else "worker stopped")
-        return 0
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-
-
-def run(settings: Settings) -> int:
-    """`fairway serve`: the exit code; a server that cannot start leaves one line on stderr.
-
-    2 for settings that cannot be used, 4 where what it needs does not answer, 6 for what else is in the way.
-    """
-    logs.configure(settings.telemetry)
-    if settings.server.workers == 1:
-        return _ended(serve(settings))
-    return _ended(supervise(settings))
-
-
-async def supervise(settings: Settings) -> int:
-    """Runs several workers on one SQLite file. ConfigError, StartError."""
-    if replicated(settings):
-        raise ConfigError(
-            f"server.workers: {settings.server.workers} processes of one server share a SQLite file; on PostgreSQL run "
-            "further replicas instead, each with an address of its own"
-        )
-    listen = parse_address("server.listen", settings.server.listen)
-    check_plain_text(listen, settings.security, insecure=settings.server.insecure)
-    return await Supervisor(settings, logs.get()).run()
-
-
-def run_worker(settings: Settings, seat: Seat) -> int:
-    """One of several workers: it ends, as by a signal, when its supervisor ends."""
-    logs.configure(settings.telemetry)
-    return _ended(_work(seat.own(settings), seat))
-
-
-async def _work(settings: Settings, seat: Seat) -> int:
-    stop = asyncio.Event()
-    supervisor = asyncio.StreamReader()
-    loop = asyncio.get_running_loop()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(supervisor), sys.stdin)
-
-    async def until_alone() -> None:
-        await supervisor.read()
-        stop.set()
-
-    def ready(plane: ControlPlane) -> None:
-        sys.stdout.write(f"{plane.address}\n")
-        sys.stdout.flush()
-
-    alone = asyncio.create_task(until_alone())
-    try:
-        return await serve(settings, ready=ready, stop=stop, seat=seat)
-    finally:
-        alone.cancel()
-
-
-def _ended(running: Coroutine[Any, Any, int]) -> int:
-    try:
-        with asyncio.Runner(loop_factory=event_loop()) as runner:
-            return runner.run(running)
-    except (ConfigError, StartError) as e:
-        sys.stderr.write(f"fairway: {e}\n")
-        match e:
-            case ConfigError():
-                return ExitCode.USAGE
-            case Unreachable():
-                return ExitCode.UNREACHABLE
-            case _:
-                return ExitCode.CONFLICT

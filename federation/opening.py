@@ -1,4 +1,4 @@
-"""Opens what a control plane keeps: its store and its decision log. What goes wrong is told in one line."""
+"""Opens what a control plane keeps: its store, its decision log, its certificates. What goes wrong fits on one line."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from catalog.sql import schema
 from catalog.sql.late import UPGRADE_SECONDS, open_late
 from catalog.sql.store import open_store
 from catalog.store import CatalogStore
-from federation.api.listening import StartError, Unreachable
-from federation.config import ConfigError, RoutingSettings, Settings, StoreSettings, masked
+from federation.api.listening import Certificates, StartError, Unreachable
+from federation.config import ConfigError, RoutingSettings, SecuritySettings, Settings, StoreSettings, masked
+from federation.edge.service_config import TlsOptions
 from federation.last_known import Kept, Unusable, read
 from federation.logs import Log
+from federation.peering.peers import tls_options
 from federation.plugins import PluginError, load_registry
 from federation.routing.decisions import DecisionLog
+from federation.siblings.address import sibling_tls
 from policies.registry import Registry
 
 # A file serves one process, so whoever holds it is no replica that upgrades it; an operator waits for this.
@@ -112,3 +115,29 @@ def event_loop() -> Callable[[], asyncio.AbstractEventLoop]:
         return asyncio.new_event_loop
     make: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return make
+
+
+def peers_tls(settings: Settings) -> TlsOptions | None:
+    """How peers are dialed: with the own certificate, where there is one."""
+    peering, security = settings.peering, settings.security
+    return tls_options(peering.tls_ca, security.tls_certificate, security.tls_key, peering.tls_server_name)
+
+
+def replicated(settings: Settings) -> bool:
+    """Whether other processes may serve the same catalog."""
+    return store_url(settings.store).startswith("postgresql")
+
+
+def siblings_tls(settings: Settings) -> TlsOptions | None:
+    """How siblings are dialed. ConfigError."""
+    try:
+        return sibling_tls(settings)
+    except (OSError, ValueError) as e:
+        raise ConfigError(f"security.tls_certificate: {e}") from None
+
+
+def certificates_of(settings: SecuritySettings, log: Log) -> Certificates | None:
+    """The server's own certificate, read again when it changes; None where it speaks plain text."""
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    return Certificates(settings.tls_certificate, settings.tls_key, settings.tls_client_ca, log)

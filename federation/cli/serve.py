@@ -81,6 +81,6 @@ def serve(
         "telemetry.log_level": log_level,
     }
     settings = loaded(config, flags, ExitCode.USAGE).settings
-    from federation import app
+    from federation import process
 
-    raise typer.Exit(app.run(settings))
+    raise typer.Exit(process.run(settings))

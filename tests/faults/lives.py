@@ -1,6 +1,6 @@
 """A server that dies often: one process after the other, on one database.
 
-Each life is a process of its own that runs `federation.app.serve` and ends by SIGKILL. What makes hundreds of them
+Each life is a process of its own that runs `federation.process.serve` and ends by SIGKILL. What makes hundreds of them
 affordable is that they are forked from one that has imported the program and done nothing else (the `forkserver` of
 multiprocessing), so that a life begins in a third of a second instead of two.
 """
@@ -22,7 +22,7 @@ from typing import Any
 START_SECONDS = 60.0
 
 _server = multiprocessing.get_context("forkserver")
-_server.set_forkserver_preload(["federation.app", "federation.cli.serve", "catalog.sql.store", "psycopg"])
+_server.set_forkserver_preload(["federation.process", "federation.cli.serve", "catalog.sql.store", "psycopg"])
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Life:
 
 def _live(flags: Mapping[str, object], log: Path, line: Connection) -> None:
     """The process: serves until it is killed, or until whoever began it is gone."""
-    from federation import app, logs
+    from federation import logs, process
     from federation.config import load
 
     def watch() -> None:
@@ -74,4 +74,4 @@ def _live(flags: Mapping[str, object], log: Path, line: Connection) -> None:
     os.dup2(out, sys.stderr.fileno())
     settings = load(None, {}, {"server.listen": "127.0.0.1:0", "server.admin": "127.0.0.1:0", **flags})
     logs.configure(settings.telemetry)
-    asyncio.run(app.serve(settings, ready=lambda plane: line.send((str(plane.address), str(plane.admin_address)))))
+    asyncio.run(process.serve(settings, ready=lambda plane: line.send((str(plane.address), str(plane.admin_address)))))
