@@ -186,9 +186,9 @@ def _judge(condition: Condition, outcomes: list[Outcome]) -> None:
     """Raises Failure (a check failed) where the condition holds of an entry that it does not compare with."""
     summaries = {outcome.name: outcome.summary for outcome in outcomes}
     broken = [
-        f"{name}: {found}"
+        f"{name}: {found} ({condition.figures(name, summaries)})"
         for name in summaries
         if name not in condition.entries and (found := condition.broken(name, summaries))
     ]
     if broken:
-        raise Failure("what --fail-if says holds", ExitCode.CHECK_FAILED, details=broken)
+        raise Failure("the condition of --fail-if holds", ExitCode.CHECK_FAILED, details=broken)

@@ -69,6 +69,11 @@ class Clause:
             bound = None if other is None else self.number * other
         return value is not None and bound is not None and COMPARISONS[self.comparison](value, bound)
 
+    def figures(self, name: str, entries: Mapping[str, Summary]) -> str:
+        """What it compares, in numbers: `p99: 18.5, oracle 7.93`; seconds, US dollars, shares of 1."""
+        told = f"{self.figure}: {FIGURES[self.figure](entries[name]):.3g}"
+        return f"{told}, {self.entry} {FIGURES[self.figure](entries[self.entry]):.3g}" if self.entry else told
+
 
 @dataclass(frozen=True, slots=True)
 class Condition:
@@ -78,10 +83,14 @@ class Condition:
 
     def broken(self, name: str, entries: Mapping[str, Summary]) -> str:
         """The first group that holds of an entry, as it was written; "" where none does."""
-        for group in self.groups:
-            if all(clause.holds(name, entries) for clause in group):
-                return " and ".join(clause.text for clause in group)
-        return ""
+        return " and ".join(clause.text for clause in self._first(name, entries))
+
+    def figures(self, name: str, entries: Mapping[str, Summary]) -> str:
+        """What was compared in that group."""
+        return "; ".join(clause.figures(name, entries) for clause in self._first(name, entries))
+
+    def _first(self, name: str, entries: Mapping[str, Summary]) -> tuple[Clause, ...]:
+        return next((g for g in self.groups if all(clause.holds(name, entries) for clause in g)), ())
 
     @property
     def entries(self) -> frozenset[str]:

@@ -1,6 +1,6 @@
 """The matrix of faults, loads and policies that the default policy is held to, and the page that tells how it did.
 
-    python -m federation.simulation.matrix [--data DIR] [--subset] [--seed N] [--write FILE]
+    python -m federation.simulation.matrix [--data DIR] [--subset] [--faults NAMES] [--seed N] [--write FILE]
 
 `--data` names a folder with the public traces (`trace_azure_llm_2023.csv`, `trace_mooncake_conversation.jsonl.gz`);
 without it, the traces that ship stand in.  Constants are chosen on the first half of a trace and reported on both.
@@ -12,7 +12,7 @@ import argparse
 import multiprocessing
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -31,6 +31,8 @@ AZURE, CONVERSATION = "trace_azure_llm_2023.csv", "trace_mooncake_conversation.j
 EVEN_SECONDS = 60.0
 HALVES = ("first", "second")
 CHOSEN = ("oracle", "balanced", "least_connections")
+# Faults that routers meet with the exchange, too; it makes a run three times as long.
+SHARED_FAULTS = ("gray", "killed")
 # Variants of a policy that a case may name beside the policies themselves.
 UNDECLARED, BOUNDED, SHARING = "+undeclared", "+bounded", "+sharing"
 
@@ -56,30 +58,47 @@ class Case:
         return (self.kind, self.half, self.load, self.fault, self.entry)
 
 
-def cases(azure: str, conversation: str, fleets: tuple[str, str], seed: int, *, subset: bool) -> list[Case]:
-    """Everything that is run."""
+def cases(
+    azure: str,
+    conversation: str,
+    fleets: tuple[str, str],
+    seed: int,
+    *,
+    subset: bool,
+    only: Sequence[str] = tuple(KINDS),
+) -> list[Case]:
+    """Everything that is run, what tells most first; of the faults those that are named."""
     fleet, long_fleet = fleets
     found: list[Case] = []
     halves = HALVES[:1] if subset else HALVES
-    faults = ("", "gray", "killed", "cut") if subset else ("", *KINDS)
+    known = ("gray", "killed", "cut") if subset else tuple(KINDS)
+    faults = [fault for fault in known if fault in only]
+    both = ("oracle", "balanced", "balanced" + SHARING)
 
     def add(kind: str, entries: Iterable[str], half: str, load: float, fault: str = "", **more: object) -> None:
         base = Case(kind, azure, fleet, half, load, fault, "", seed)
         found.extend(replace(base, entry=entry, **more) for entry in entries)  # type: ignore[arg-type]
 
+    loads = (0.7,) if subset else (0.4, 0.7)
     for half in halves:
-        for load in (0.7,) if subset else (0.4, 0.7):
-            for fault in faults:
-                add("azure", CHOSEN, half, load, fault)
-        if not subset:
-            add("azure", [name for name in BASELINES if name not in CHOSEN], half, 0.7)
-        add("even", CHOSEN, half, 0.9, even=True)
-        overload = ("oracle-giving-up", "interactive" + BOUNDED, "balanced" + BOUNDED, "balanced")
+        for load in loads:
+            add("azure", CHOSEN if subset else (*CHOSEN, *both[2:]), half, load)
+        add("even", both, half, 0.9, even=True)
+        interactive = "interactive" + BOUNDED
+        overload = ("oracle-giving-up", interactive, interactive + SHARING, "balanced" + BOUNDED, "balanced")
         add("overload", overload, half, 1.2, priorities=True)
         add("cost", ("oracle-cheapest", "cost_first"), half, 0.4)
-        add("conversation", CHOSEN, half, 0.7, trace=conversation, fleet=long_fleet)
+        add("conversation", (*CHOSEN, "balanced" + SHARING), half, 0.7, trace=conversation, fleet=long_fleet)
     # Learned in the first half, measured in the second.
     add("profiles", ("balanced", "balanced" + UNDECLARED), "all", 0.7, unmeasured=0.5)
+    for fault in faults:
+        for load in reversed(loads):
+            for half in halves:
+                shared = both[2:] if fault in SHARED_FAULTS and not subset else ()
+                add("azure", (*CHOSEN, *shared), half, load, fault)
+    if not subset:
+        for half in halves:
+            add("azure", [name for name in BASELINES if name not in CHOSEN], half, 0.7)
     return found
 
 
@@ -114,15 +133,13 @@ def run_case(case: Case) -> tuple[Case, Summary]:
     return case, simulate(scenario, name, behaviour).summary
 
 
-def run_all(wanted: Sequence[Case], workers: int) -> Mapping[tuple[str, str, float, str, str], Summary]:
+def run_all(wanted: Sequence[Case], workers: int) -> Iterator[tuple[Case, Summary]]:
     """All cases on several processes, told in their order."""
-    found = {}
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         for done, (case, summary) in enumerate(pool.imap(run_case, wanted), 1):
-            found[case.key] = summary
+            yield case, summary
             told = f"{done}/{len(wanted)} {case.kind} {case.half} {case.load:g} {case.fault or 'no fault'} {case.entry}"
             sys.stderr.write(f"{told}: p99 {summary.p99:.2f} s, good {summary.good:.1%}\n")
-    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -130,6 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Runs the matrix of faults, loads and policies.")
     parser.add_argument("--data", type=Path, help="folder with the public traces")
     parser.add_argument("--subset", action="store_true", help="what continuous integration runs")
+    parser.add_argument("--faults", default=",".join(KINDS), help="of these alone, with commas; empty: none")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--write", type=Path, help="file for the page of results")
@@ -137,15 +155,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     azure, conversation, fleets = "bursty.csv", "conversations.jsonl.gz", ("unequal-30", "long-prompts-30")
     if told.data is not None and (told.data / AZURE).is_file():
         azure, conversation = str(told.data / AZURE), str(told.data / CONVERSATION)
-    wanted = cases(azure, conversation, fleets, told.seed, subset=told.subset)
+    wanted = cases(azure, conversation, fleets, told.seed, subset=told.subset, only=told.faults.split(","))
     begun = time.monotonic()
-    found = run_all(wanted, told.workers)
+    found: dict[tuple[str, str, float, str, str], Summary] = {}
+
+    def page() -> str:
+        return render(Found(found), Path(azure).name, Path(conversation).name, told.seed, len(wanted))
+
+    for case, summary in run_all(wanted, told.workers):
+        found[case.key] = summary
+        if told.write is not None:
+            # After each run, so that one that is cut short leaves what it found.
+            told.write.write_text(page(), encoding="utf-8")
     minutes = (time.monotonic() - begun) / 60
-    page = render(Found(found), Path(azure).name, Path(conversation).name, told.seed, len(wanted))
-    if told.write is not None:
-        told.write.write_text(page, encoding="utf-8")
-    else:
-        sys.stdout.write(page)
+    if told.write is None:
+        sys.stdout.write(page())
     sys.stderr.write(f"{len(wanted)} runs in {minutes:.1f} minutes\n")
     return 0
 

@@ -6,7 +6,7 @@ Nothing here decides.  A placer turns a journey into a RouteRequest, and what be
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 
 from federation.config import CircuitSettings, HealthSettings, RoutingSettings
@@ -143,27 +143,33 @@ class PolicyPlacer:
             )
         return self.monitor.undecided(node)
 
-    def place(self, journey: Journey, now: float) -> None:
+    def asked(self, journey: Journey) -> RouteRequest:
+        """What the gateway asks its router for."""
         request = journey.request
-        wanted = RouteRequest(
+        return RouteRequest(
             model_id=self._model,
             request_id=str(journey.number),
             origin_region=self._fleet.gateways[journey.gateway].region_id,
             session_id=request.session_id,
             priority=request.priority,
             input_tokens=request.input_tokens,
+            max_time_to_first_token_seconds=good_within(request.input_tokens) if self._behaviour.bounded else None,
             prefix_hashes=request.prefix_hashes,
             prefix_block_tokens=self._fleet.block_tokens,
             explain=Explain.NONE,
         )
-        if self._behaviour.bounded:
-            wanted = replace(wanted, max_time_to_first_token_seconds=good_within(request.input_tokens))
+
+    def place(self, journey: Journey, now: float) -> None:
         if self._behaviour.blind:
             self._forget()
         try:
-            record = self.router.place(wanted, now)
+            record = self.router.place(self.asked(journey), now)
         except NoCandidate as refusal:
             raise Refused(refusal.reason) from refusal
+        self.placed(journey, record)
+
+    def placed(self, journey: Journey, record: Record) -> None:
+        """The journey goes where a decision says."""
         journey.placed = record
         # "region/node/model" without the model.
         cut = -len(self._model) - 1
@@ -176,27 +182,28 @@ class PolicyPlacer:
         self.router.state.moved()
 
     def hear(self, journey: Journey, phase: Phase, result: Result | None, now: float) -> None:
+        self.router.report(self.outcome(journey, phase, result, now), now)
+
+    def outcome(self, journey: Journey, phase: Phase, result: Result | None, now: float) -> Outcome:
+        """What the gateway reports of a step."""
         record: Record = journey.placed
         region, node = journey.node.split("/")
         first = None if journey.first_token is None else journey.first_token - journey.sent
         done = phase is Phase.FINISHED and result is Result.OK
-        self.router.report(
-            Outcome(
-                record.decision_id,
-                journey.attempt,
-                phase,
-                result,
-                region,
-                node,
-                self._model,
-                event_time=START + now,
-                latency_seconds=now - journey.sent if phase is Phase.FINISHED else None,
-                time_to_first_token_seconds=first,
-                input_tokens=journey.request.input_tokens,
-                cached_tokens=journey.cached_tokens if phase is not Phase.STARTED else None,
-                output_tokens=journey.request.output_tokens if done else None,
-            ),
-            now,
+        return Outcome(
+            record.decision_id,
+            journey.attempt,
+            phase,
+            result,
+            region,
+            node,
+            self._model,
+            event_time=START + now,
+            latency_seconds=now - journey.sent if phase is Phase.FINISHED else None,
+            time_to_first_token_seconds=first,
+            input_tokens=journey.request.input_tokens,
+            cached_tokens=journey.cached_tokens if phase is not Phase.STARTED else None,
+            output_tokens=journey.request.output_tokens if done else None,
         )
 
 

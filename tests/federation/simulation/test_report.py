@@ -46,6 +46,14 @@ def test_a_condition_says_which_of_its_parts_holds(text: str, broken: str | None
     assert parse_condition(text).broken("balanced", ENTRIES) == broken
 
 
+def test_a_condition_that_holds_tells_what_it_compared():
+    condition = parse_condition("p99 > 100x oracle or good >= 0% and p99 > 0.01x oracle")
+
+    good, p99 = ENTRIES["balanced"].good, ENTRIES["balanced"].p99
+    expected = f"good: {good:.3g}; p99: {p99:.3g}, oracle {ENTRIES['oracle'].p99:.3g}"
+    assert condition.figures("balanced", ENTRIES) == expected
+
+
 def test_a_condition_knows_whom_it_compares_with():
     condition = parse_condition("p99 > 2x nobody")
 
