@@ -70,7 +70,7 @@ def simulate(
         bool, typer.Option("--undeclared", help="Declare no profiles: speeds must be learned.")
     ] = False,
     sharing: Annotated[
-        bool, typer.Option("--sharing", help="Routers tell each other what they have pending, every 0.25 s.")
+        bool, typer.Option("--sharing", help="Routers tell each other what they have under way, every 0.1 s.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same answer, byte for byte.")] = 1,
     fail_if: Annotated[

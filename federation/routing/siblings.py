@@ -15,7 +15,7 @@ import numpy as np
 from policies.pool import FloatArray, IntArray
 
 # How often a replica tells its sums.
-SUMS_EVERY_SECONDS = 0.25
+SUMS_EVERY_SECONDS = 0.1
 # A sum that is older when it comes is not used. Measured: up to a quarter of a second it helps, at a second it herds.
 SUM_SECONDS = 0.25
 # Of a sibling that is silent its sums fade by this half-life, and nothing is left after the time below.

@@ -30,6 +30,7 @@ from federation.peering.link import Link
 from federation.peering.messages import Goodbye
 from federation.routing.heard import Heard as HeardReports
 from federation.routing.router import Reported, Router
+from federation.routing.siblings import SUMS_EVERY_SECONDS
 from federation.siblings import wire
 from federation.siblings.hearing import Hearing
 from federation.siblings.members import Members, share_of
@@ -42,8 +43,8 @@ from federation.v1 import peering_pb2_grpc
 from policies.types import Outcome
 
 BEAT_SECONDS = 1.0
-# Between two looks at who is to be dialed, and whose turn a trial is.
-PULSE_SECONDS = 0.1
+# Between two tellings, and looks at who is to be dialed and whose turn a trial is.
+PULSE_SECONDS = SUMS_EVERY_SECONDS
 # After a dial that failed; doubled up to the second one.
 FIRST_RETRY_SECONDS = 0.2
 MAX_RETRY_SECONDS = 2.0

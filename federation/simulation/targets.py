@@ -168,7 +168,7 @@ def render(found: Found, azure: str, conversation: str, seed: int, runs: int) ->
         " fleets `unequal-30` and `long-prompts-30`.",
         "Constants are chosen on the first half of a trace; the second is reported. A failure counts as 60 s to the",
         "first token; an answer is good within 1 s + 1 ms per prompt token. *Apart*: nine routers that share nothing.",
-        "*Sharing*: they tell each other every 0.25 s what they have under way. Overload is met by the preset",
+        "*Sharing*: they tell each other every 0.1 s what they have under way. Overload is met by the preset",
         "`interactive`.",
         "",
         f"## Targets: {kept} of {len(told)} hold",

@@ -1,6 +1,6 @@
 """The faults that are tried on running servers: each at the scale that it is given, telling what it measured.
 
-`test_faults.py` runs them short, for CI; `make faults` at full length, and writes the table of README.md.
+`test_cut_regions.py` runs them short, for CI; `make faults` at full length, and writes the table of README.md.
 """
 
 from __future__ import annotations

@@ -55,9 +55,17 @@ class Pod:
 
     def environment(self, container: Manifest, **last: str) -> dict[str, str]:
         """The image's variables, then the container's, then those of the test; nothing of this process."""
-        own = {each["name"]: self.moved(each["value"], container) for each in container.get("env", [])}
+        own = {each["name"]: self.moved(told(each), container) for each in container.get("env", [])}
         ours = {"PATH": str(BINARIES), "TMPDIR": str(self.path("/tmp"))}
         return image.environment() | ours | own | last
+
+
+def told(variable: Manifest) -> str:
+    """The value of a container's variable; a pod's address is this machine's."""
+    if "value" in variable:
+        return str(variable["value"])
+    assert variable["valueFrom"] == {"fieldRef": {"fieldPath": "status.podIP"}}
+    return "127.0.0.1"
 
 
 def placed(values: Values, root: Path, secrets: Secrets) -> Pod:

@@ -27,7 +27,7 @@ def test_a_server_that_is_well_passes_every_check(run: Run, server: Served):
 
     assert result.exit_code == 0, result.stdout
     lines = [line.split()[:2] for line in result.stdout.splitlines() if line.startswith(("ok", "warn", "fail"))]
-    names = ["dns", "tcp", "grpc", "grpc", "grpc", "grpc", "grpc", "version", "table", "peer"]
+    names = ["dns", "tcp", "grpc", "grpc", "grpc", "grpc", "grpc", "version", "table", "peer", "peer"]
     assert lines == [*(["ok", name] for name in names), ["warn", "peer"], ["ok", "clock"]]
     assert "→ routing goes on" in result.stdout
 
