@@ -1,4 +1,4 @@
-"""The six stories that the first design of this program prescribes, and its facts, over real gRPC and real HTTP."""
+"""The six stories that every router must be able to tell, and a few facts, over real gRPC and real HTTP."""
 
 from __future__ import annotations
 

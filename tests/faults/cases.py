@@ -362,7 +362,7 @@ async def seen_abroad(directory: Path, scale: Scale) -> Measured:
         seconds.sort()
         p50, p99 = seconds[len(seconds) // 2], seconds[min(len(seconds) - 1, int(0.99 * len(seconds)))]
         return Measured(
-            "issue",
+            "reach",
             f"a change in eu, until decisions of us go by it, {scale.fleet:,} nodes",
             f"{scale.changes} changes, one after the other",
             "p99 within 1 s and a round trip",
