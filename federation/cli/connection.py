@@ -164,6 +164,10 @@ def failure_of(problem: RouteError, connection: Connection) -> Failure:
     """What the operator reads, and the exit code: by reason first, since one status stands for several cases."""
     server = connection.server
     details = [f"{each.field}: {each.description}" if each.field else each.description for each in problem.violations]
+    message = problem.message
+    # Servers tell all violations in their message, too, for those who read nothing else.
+    if details and message == "; ".join(details):
+        message, details = (message, []) if len(details) == 1 else (f"{len(details)} fields cannot be used", details)
     if problem.reason in NOTHING_ELIGIBLE and problem.metadata:
         counts = [
             (key.removeprefix("rejected_"), value)
@@ -177,7 +181,6 @@ def failure_of(problem: RouteError, connection: Connection) -> Failure:
         code = ExitCode.NOTHING_ELIGIBLE
     else:
         code = CODES.get(problem.code, ExitCode.UNEXPECTED)
-    message = problem.message
     # A server that names a command itself knows better than a table.
     hint = "" if "`fairway " in message else HINTS.get(problem.reason, "")
     if not problem.reason:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 
+import grpc
 import pytest
 from cli_canned import DECISION_ID
 from conftest import Run
 
+from federation.cli.connection import Connection, failure_of
 from federation.cli.failure import ExitCode
+from federation.edge.errors import FieldViolation, RouteError
 
 
 @pytest.fixture
@@ -118,6 +121,24 @@ def test_field_violations_stand_under_the_error_one_a_line(run: Run):
         "  node.endpoint: must have a length of 1 at least",
         "  node.engine: must not be 0",
     ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message", "details"),
+    [
+        (("weights.cost",), "weights.cost: is wrong", []),
+        (("weights.cost", "picker"), "2 fields cannot be used", ["weights.cost: is wrong", "picker: is wrong"]),
+    ],
+)
+def test_violations_that_the_message_tells_too_are_told_once(fields: tuple[str, ...], message: str, details: list[str]):
+    violations = tuple(FieldViolation(field, "is wrong") for field in fields)
+    told = "; ".join(f"{field}: is wrong" for field in fields)
+    problem = RouteError(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", told, violations=violations)
+
+    with grpc.insecure_channel("127.0.0.1:1") as channel:
+        failure = failure_of(problem, Connection("127.0.0.1:1", 1.0, channel, None, None, None, None))
+
+    assert (str(failure), list(failure.details)) == (message, details)
 
 
 def test_a_refusal_counts_the_rejections_and_says_where_to_look(run: Run):
