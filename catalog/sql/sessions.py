@@ -244,7 +244,7 @@ async def _to_its_end(work: Awaitable[T]) -> T:
             await asyncio.shield(task)
         except asyncio.CancelledError as error:
             cancelled = error
-        except BaseException:
+        except BaseException:  # the work's own, raised again below
             break
     if cancelled is not None:
         # The caller's own, by which who cancelled knows it.
