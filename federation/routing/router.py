@@ -309,6 +309,17 @@ class Router:
             self._log.write(record.entry())
         return record
 
+    def place_many(self, requests: Sequence[RouteRequest], now: float) -> list[Record | NoCandidate]:
+        """Each of many requests as `place` places them one after the other, or why nobody may serve it."""
+        placed: list[Record | NoCandidate] = []
+        for request in requests:
+            try:
+                placed.append(self.place(request, now))
+            except NoCandidate as error:
+                # Kept as a value: the frames that it went through are nobody's to hold.
+                placed.append(error.with_traceback(None))
+        return placed
+
     def _claim(self, record: Record, now: float) -> None:
         request, plan, stats = record.request, record.plan, self.stats
         self._reserve(record, 0, now)

@@ -11,6 +11,7 @@ import numpy as np
 
 from catalog.types import Snapshot
 from federation.config import RoutingSettings
+from federation.routing.decisions import Record
 from federation.routing.router import Router
 from federation.routing.table import build_table, compile_catalog
 from policies.pipeline import choose, evaluate
@@ -164,8 +165,9 @@ def tell(router: Router, asked: list[RouteRequest], count: int) -> None:
 def batch(router: Router, asked: list[RouteRequest], count: int) -> None:
     """Decides many at once, and ends them all."""
     kinds = len(asked)
-    records = [router.place(asked[number % kinds], 1.0) for number in range(count)]
+    records = router.place_many([asked[number % kinds] for number in range(count)], 1.0)
     for record in records:
+        assert isinstance(record, Record)
         router.reservations.release(record.number)
 
 
