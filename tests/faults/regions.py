@@ -147,7 +147,7 @@ async def regions(directory: Path, **flags: object) -> AsyncIterator[Regions]:
             }
             life = await Life.begin({**settings, **flags}, directory / f"{name}.log")
             stack.push_async_callback(life.end)
-            # As the shipped client has it: a stream that was refused unread is asked again.
+            # As the shipped client has it.
             options = channel_options(CALL_SECONDS, None)
             channel = await stack.enter_async_context(grpc.aio.insecure_channel(life.address, options))
             places[name] = Place(name, life, channel)
