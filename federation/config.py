@@ -131,7 +131,10 @@ class RoutingSettings(Section):
     max_candidates: int = Field(
         default=10, ge=1, le=1_000, description="Candidates that `best` and `predicted` choose from."
     )
-    min_score: Ratio = Field(default=0.1, description="Candidates under this composite are left out.")
+    min_score: Ratio = Field(
+        default=0.1,
+        description="Candidates under this composite are left out; long requests are judged as if they were not.",
+    )
     decision_log: Path | None = Field(default=None, description="File for sampled decisions, JSON lines.")
     decision_log_sample: Ratio = Field(default=1.0, description="Share of decisions written to the file.")
     decision_log_max_bytes: int = Field(default=1 << 30, ge=1 << 20, description="Size at which the file is rotated.")

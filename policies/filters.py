@@ -251,8 +251,11 @@ MESSAGES: dict[Code, str] = {
 }
 
 
-def explain(code: Code, ask: Ask, pool: Pool, load: Load, seen: Prediction, total: float, place: int) -> Rejection:
-    """A refusal in words, with what was asked and what was found at one place of the pool."""
+def explain(code: Code, ask: Ask, pool: Pool, load: Load, seen: Prediction, standing: float, place: int) -> Rejection:
+    """A refusal in words, with what was asked and what was found at one place of the pool.
+
+    `standing` is what the least score judged.
+    """
     request, limit = ask.request, limits(ask.request, ask.policy.bounds)
     region = pool.places[pool.place[place]]
     bound = actual = ""
@@ -283,7 +286,7 @@ def explain(code: Code, ask: Ask, pool: Pool, load: Load, seen: Prediction, tota
             bound = f"<= {pool.context_window[place]:.0f} tokens"
             actual = f"{(request.input_tokens or 0) + (request.max_output_tokens or 0)} tokens"
         case Code.AT_CAPACITY if load.in_flight[place] < pool.limit[place]:
-            bound, actual = f"score >= {ask.policy.min_score:g} under its load", f"{total:.3f}"
+            bound, actual = f"score >= {ask.policy.min_score:g} under its load", f"{standing:.3f}"
         case Code.AT_CAPACITY:
             bound, actual = f"< {pool.limit[place]:.0f} requests", f"{load.in_flight[place]:.0f} requests"
         case Code.PRICE_BOUND:
@@ -301,7 +304,7 @@ def explain(code: Code, ask: Ask, pool: Pool, load: Load, seen: Prediction, tota
             value = seen.time_to_first_token[place] if first else seen.latency[place]
             actual = "" if unknown else seconds(float(value))
         case Code.BELOW_MIN_SCORE:
-            bound, actual = f">= {ask.policy.min_score:g}", f"{total:.3f}"
+            bound, actual = f">= {ask.policy.min_score:g}", f"{standing:.3f}"
         case _:
             pass
     return Rejection(code, MESSAGES[code], bound, actual)

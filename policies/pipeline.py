@@ -7,7 +7,7 @@ candidates; a property test holds its choice against this one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -50,6 +50,8 @@ class Evaluation:
     weights: Mapping[str, float]
     # Not clipped; what ordering uses.
     total: FloatArray
+    # What `min_score` judged, 0..1; see `standing`.
+    standing: FloatArray
     panic: bool
     # Places of the eligible ones, best first.
     order: IntArray
@@ -136,29 +138,53 @@ def judge(ask: Ask, pool: Pool, load: Load, registry: Registry, code: ByteArray,
     limit = filters.limits(ask.request, ask.policy.bounds)
     if limit.any:
         # Told before health: who breaks a bound would not do even if it were well.
-        standing = (code == 0) | np.isin(code, [c.value for c in AVAILABILITY])
+        others = (code == 0) | np.isin(code, [c.value for c in AVAILABILITY])
         for reason, refused in filters.bounded(ask, pool, seen, limit):
-            code[standing & refused] = reason.value
-            standing &= ~refused
+            code[others & refused] = reason.value
+            others &= ~refused
     points, weights, total = score(ask, pool, seen, registry)
     # Suspicion puts last; to refuse for failures is the circuit's part.
     # A request to which nothing that is weighed matters (all weight on cost, at tolerance 100) has no bad candidates.
+    stands = total + (seen.at_node - seen.at_node / load.suspicion) * _points_per_second(ask, weights)
+    stands = np.clip(stands, 0.0, 1.0)
     if not panic and any(weights.values()):
-        trusted = total + (seen.at_node - seen.at_node / load.suspicion) * _points_per_second(ask, weights)
-        low = np.flatnonzero((code == 0) & (np.clip(trusted, 0.0, 1.0) < ask.policy.min_score) & ~pool.half_open)
+        low = np.flatnonzero((code == 0) & (stands < ask.policy.min_score) & ~pool.half_open)
+        if len(low) and is_long(ask):
+            stands[low] = standing(ask, pool.take(low), load.take(low), registry)
+            low = low[stands[low] < ask.policy.min_score]
         if len(low):
             code[low] = low_codes(ask, pool.take(low), registry)
     code[(code == 0) & filters.at_capacity(pool, load)] = Code.AT_CAPACITY.value
     code[(code == 0) & pool.half_open & (load.trial == 0.0)] = Code.CIRCUIT_OPEN.value
     eligible = np.flatnonzero(code == 0)
     order = eligible[np.lexsort((pool.row[eligible], -total[eligible]))]
-    return Evaluation(ask, pool, load, seen, code, points, weights, total, panic, order)
+    return Evaluation(ask, pool, load, seen, code, points, weights, total, stands, panic, order)
+
+
+def is_long(ask: Ask) -> bool:
+    """Whether a request is longer than those that do not say how long they are."""
+    assume = ask.policy.assume
+    return ask.input_tokens > assume.input_tokens or ask.output_tokens > assume.output_tokens
+
+
+def standing(ask: Ask, pool: Pool, load: Load, registry: Registry) -> FloatArray:
+    """What `min_score` judges, 0..1: the composite without suspicion, of a request that is cut to the assumed length.
+
+    A candidate is judged by what it adds: its queue, its speed, its path, its price.  A long request costs seconds and
+    dollars wherever it goes, and is no worse for that.
+    """
+    assume = ask.policy.assume
+    cut = min(ask.input_tokens, assume.input_tokens)
+    left = np.minimum(ask.input_tokens - load.cached_tokens, cut)
+    usual = replace(ask, input_tokens=cut, output_tokens=min(ask.output_tokens, assume.output_tokens))
+    load = replace(load, suspicion=np.ones(len(pool)), cached_tokens=cut - left)
+    found: FloatArray = np.clip(score(usual, pool, predict(usual, pool, load), registry)[2], 0.0, 1.0)
+    return found
 
 
 def low_codes(ask: Ask, pool: Pool, registry: Registry) -> ByteArray:
     """Why candidates are under the least score: for good, or only for what waits there now, which is lack of room."""
-    _, _, idle = score(ask, pool, predict(ask, pool, Load.idle(len(pool))), registry)
-    fit = np.clip(idle, 0.0, 1.0) >= ask.policy.min_score
+    fit = standing(ask, pool, Load.idle(len(pool)), registry) >= ask.policy.min_score
     return np.where(fit, Code.AT_CAPACITY.value, Code.BELOW_MIN_SCORE.value).astype(np.int8)
 
 
@@ -348,7 +374,9 @@ def candidate(found: Evaluation, place: int, choice: Choice, ages: Mapping[str, 
     """One candidate in full, kept or rejected."""
     code, total = int(found.code[place]), float(found.total[place])
     rejection = (
-        filters.explain(Code(code), found.ask, found.pool, found.load, found.seen, total, place) if code else None
+        filters.explain(Code(code), found.ask, found.pool, found.load, found.seen, float(found.standing[place]), place)
+        if code
+        else None
     )
     return Candidate(choice, rejection, terms(found, place, ages), ages, total)
 

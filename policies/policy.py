@@ -233,6 +233,9 @@ class Policy:
     near_seconds: float = 0.020
     near_ratio: float = 0.05
     max_candidates: int = 10
+    # Candidates under this composite are left out, where 1 is everybody's best. Judged without suspicion, and of a
+    # request that is cut to the length that `assume` gives those that tell none: what a long one costs wherever it
+    # goes says nothing of who would serve it.
     min_score: float = 0.1
     # For requests that do not say how many they want.
     max_alternatives: int = 3

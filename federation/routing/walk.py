@@ -54,6 +54,7 @@ class Look:
 
     __slots__ = (
         "answer",
+        "assume",
         "floor",
         "found",
         "full",
@@ -75,6 +76,7 @@ class Look:
         self.tokens = tokens
         self.answer = answer
         self.wanted = wanted
+        self.assume = policy.assume
         self.leaders = policy.max_candidates - 1
         near = policy.picker == "predicted"
         self.near_seconds = policy.near_seconds if near else 0.0
@@ -133,11 +135,14 @@ class Look:
                 worth += money
             # Suspicion puts last, and refuses nobody.
             if worth > floor and worth - at_node + at_node * slow / factor > floor:
-                if ranking.at_best[number] > floor:
-                    self.low += 1
-                else:
-                    self.full += 1
-                continue
+                free = committed > 0.0 and flying[slot] < committed
+                trusted = worth - at_node + at_node * slow / factor
+                if trusted - self._past_usual(number, group, hits, slow, free) > floor:
+                    if self._idle(number, group) > floor:
+                        self.low += 1
+                    else:
+                        self.full += 1
+                    continue
             insort(found, (worth, row, at_node, number))
             if worth < limit and len(found) > wanted:
                 limit = found[0][0] + self.margin
@@ -147,6 +152,30 @@ class Look:
                     limit = found[wanted][0]
                 self.limit = limit
         return past == INFINITE or least + past * scale > limit
+
+    def _past_usual(self, number: int, group: Group, hits: float, slow: float, free: bool) -> float:
+        """Seconds that are the length's beyond what is assumed, which `min_score` does not judge."""
+        ranking, assume = self.ranking, self.assume
+        cut, answer = min(self.tokens, assume.input_tokens), min(self.answer, assume.output_tokens)
+        computed = self.tokens - hits
+        left = min(computed, cut)
+        past = slow * (max(group.per_token * computed, group.least) - max(group.per_token * left, group.least))
+        past += (self.answer - answer) * ranking.egress_seconds[number]
+        if not free:
+            past += (computed - left) * ranking.input_seconds[number]
+            past += (hits - (cut - left)) * ranking.cached_seconds[number]
+            past += (self.answer - answer) * ranking.output_seconds[number]
+        return past
+
+    def _idle(self, number: int, group: Group) -> float:
+        """What `min_score` would judge if nothing ran there."""
+        ranking, assume = self.ranking, self.assume
+        cut, answer = min(self.tokens, assume.input_tokens), min(self.answer, assume.output_tokens)
+        idle = ranking.fixed[number] + answer * ranking.egress_seconds[number] - group.speed
+        idle += max(group.per_token * cut, group.least)
+        if not group.committed:
+            idle += cut * ranking.input_seconds[number] + answer * ranking.output_seconds[number]
+        return idle
 
     @property
     def margin(self) -> float:

@@ -8,16 +8,19 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
+from policies import pipeline
 from policies.pipeline import Domains, Evaluation, Selection, alternatives, choose, differences, evaluate, terms
-from policies.policy import Policy
+from policies.policy import Line, Policy
 from policies.pool import BoolArray, Identity, Load, Pool
 from policies.prediction import Ask
+from policies.presets import PRESETS
 from policies.registry import BUILT_IN
 from policies.types import Code
 from tests.builders import (
     HALF_OPEN,
     WELL,
     a_load,
+    a_model,
     a_node,
     a_region,
     a_request,
@@ -279,3 +282,40 @@ def test_a_scorer_of_another_package_weighs_in() -> None:
 
     assert found.order.tolist() == [1, 0]
     assert sum(t.contribution for t in terms(found, 1, {})) == pytest.approx(float(found.total[1]))
+
+
+# The least score
+
+
+@pytest.mark.parametrize("policy", PRESETS.values(), ids=PRESETS.keys())
+def test_an_idle_fleet_refuses_no_prompt_for_its_length(policy: Policy) -> None:
+    table = a_table(a_node("eu/a"), a_node("us/b"), models=[a_model(context_window_tokens=None)])
+    long = a_request(input_tokens=1_000_000, max_output_tokens=100_000)
+
+    assert evaluated(table, long, policy).counts() == evaluated(table, a_request(input_tokens=512), policy).counts()
+
+
+def test_what_waits_at_a_node_counts_alike_for_prompts_of_any_length() -> None:
+    table = a_table(a_node("eu/a"), a_node("eu/b"), models=[a_model(context_window_tokens=None)])
+    load = a_load(table, wait={"eu/a": 30.0, "eu/b": 5.0})
+
+    found = [evaluated(table, a_request(input_tokens=tokens), load=load) for tokens in (512, 5_000, 500_000)]
+
+    assert [each.counts() for each in found] == [{"AT_CAPACITY": 1}] * 3
+    assert len({float(each.standing[0]) for each in found}) == 1
+
+
+def test_cached_tokens_and_shorter_requests_never_stand_lower() -> None:
+    table = a_table(a_node("eu/a"), models=[a_model(context_window_tokens=None)])
+
+    def standing(tokens: int, answer: int, cached: float) -> float:
+        load = a_load(table, wait={"eu/a": 4.0}, cached_tokens={"eu/a": cached})
+        request = a_request(input_tokens=tokens, max_output_tokens=answer)
+        ask = an_ask(table, request, Policy("cost_first", cost=Line(0.0, 0.01)))
+        return float(pipeline.standing(ask, table.pool, load, BUILT_IN)[0])
+
+    by_cache = [standing(9_000, 256, cached) for cached in (0.0, 4_000.0, 8_700.0, 8_999.0)]
+    by_length = [standing(tokens, tokens, 0.0) for tokens in (1_000_000, 512, 256, 100, 1)]
+
+    assert by_cache == sorted(by_cache)
+    assert by_length == sorted(by_length)

@@ -634,6 +634,17 @@ def test_the_servers_settings_bound_presets_and_not_stored_policies() -> None:
     assert router.policy("p").min_score == 0.1
 
 
+def test_a_prompt_is_not_refused_for_its_length_by_walk_nor_pipeline() -> None:
+    for picker in ("predicted", "least_latency"):
+        router = a_router(a_table(a_node("eu/a"), a_node("eu/b"), models=[a_model(context_window_tokens=None)]))
+        router.install_policies({"p": Policy("p", picker=picker)})
+
+        record = router.place(a_request(policy_id="p", input_tokens=400_000), 0.0)
+
+        assert record.rejected == {}
+        assert record.walked == (picker == "predicted")
+
+
 # Sessions and prefixes
 
 
