@@ -15,6 +15,7 @@ from typing import NoReturn
 from federation.api import errors, pages, validation
 from federation.api.calls import Context
 from federation.api.convert import decisions as convert
+from federation.api.convert.records import RecordWriter
 from federation.api.convert.targets import framed
 from federation.api.errors import InvalidFields, NotOffered
 from federation.feed import CatalogFeed
@@ -64,13 +65,14 @@ class RoutingService(routing_pb2_grpc.RoutingServiceServicer):
         self._monotonic = monotonic
         self._new_id = new_id
         self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._writer = RecordWriter()
         self.durations = Histogram()
 
     async def Route(self, request: pb.RouteRequest, context: Context) -> bytes:
         started = self._monotonic()
         try:
-            decision = self._router.route(convert.request_from(request), started)
-            return framed(FIELD_1, convert.decision_encoded(decision))
+            record = self._router.place(convert.request_from(request), started)
+            return framed(FIELD_1, self._writer.encoded(record))
         except NoCandidate as e:
             raise self._or_soon(e, request) from None
         finally:
@@ -93,12 +95,12 @@ class RoutingService(routing_pb2_grpc.RoutingServiceServicer):
         call."""
         try:
             validation.check(request)
-            decision = self._router.route(convert.request_from(request), self._monotonic())
+            record = self._router.place(convert.request_from(request), self._monotonic())
         except (NoCandidate, InvalidFields) as e:
             status = errors.status_of(self._or_soon(e, request) if isinstance(e, NoCandidate) else e)
             assert status is not None
             return pb.RouteResult(error=convert.error_to(status)).SerializeToString()
-        return framed(FIELD_1, convert.decision_encoded(decision))
+        return framed(FIELD_1, self._writer.encoded(record))
 
     def _or_soon(self, error: NoCandidate, request: pb.RouteRequest) -> NoCandidate:
         """The error; or, where the catalog has what the table does not yet, that it will be there in a moment.

@@ -7,6 +7,7 @@ once, the reasoning and the candidates with `Decision`.
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -138,7 +139,11 @@ class Record:
     @property
     def places(self) -> tuple[int, ...]:
         """Where the target and the alternatives stand among `rows`."""
-        return tuple(np.searchsorted(self.rows, self.chosen).tolist())
+        kept = self.kept
+        if isinstance(kept, np.ndarray):
+            return tuple(np.searchsorted(self.rows, self.chosen).tolist())
+        ordered = sorted(kept)
+        return tuple([bisect_left(ordered, row) for row in self.chosen])
 
     @property
     def target(self) -> int:
@@ -186,6 +191,16 @@ class Record:
             pool = self.table.pool.take(self.rows)
             self._evaluation = judge(self.ask, pool, self.load, self.registry, self.code.copy(), self.panic)
         return self._evaluation
+
+    def moved(self) -> list[list[float]]:
+        """What moved of the target and the alternatives, by attempt, in the order of the kinds of `state`."""
+        kept = self.kept
+        columns: Sequence[int] | IntArray
+        if isinstance(kept, np.ndarray):
+            columns = kept.searchsorted(self.chosen)
+        else:
+            columns = [kept.index(row) for row in self.chosen]
+        return self.moving.take(columns, axis=1).T.tolist()  # type: ignore[no-any-return]
 
     def names(self) -> tuple[str, ...]:
         """Deployments by attempt: the target, then the alternatives."""
@@ -254,6 +269,12 @@ class Record:
         """The 5th and 95th percentile of measured over predicted time at the node, of one of `rows`."""
         # Kept at the first telling, which is when the decision is made: what is learned later must not change it.
         return self._intervals.setdefault(place, self.spread.interval(int(self.table.pool.slot[self.rows[place]])))
+
+    def intervals(self) -> list[tuple[float, float]]:
+        """`interval` of the target and the alternatives, by attempt."""
+        slots, known, spread = self.plan.scalars.slot, self._intervals, self.spread
+        chosen = zip(self.places, self.chosen, strict=True)
+        return [known.setdefault(place, spread.interval(slots[row])) for place, row in chosen]
 
     def candidates(self) -> tuple[Candidate, ...]:
         """Every kept candidate that the caller may know of: the eligible by score, then the rejected by name."""
@@ -324,15 +345,7 @@ class Record:
         rejected = self.told_rejections
         left = self.considered - sum(rejected.values())
         rule = f"rule {self.plan.rule!r} matched" if self.plan.rule else "no rule matched"
-        refused = ", ".join(f"{count} {name}" for name, count in sorted(rejected.items())) or "none"
-        if self.swept:
-            how = f"ranked all {left} by their load, scored the best {self.visited}"
-        elif self.walked:
-            how = f"visited {self.visited} of {left}, nobody further down could be as good"
-        else:
-            how = f"scored all {left} at once"
-        session = {"session": "kept with its session", "trial": "a half-open circuit gets a trial"}
-        picker = self.ask.policy.picker + (f" drew two of {self.near} as good as the best" if self.near else "")
+        held = self.by in wording.SESSION
         beside = () if self.shadowed is None else (Stage("shadow", wording.shadow(self, self.shadowed), 1),)
         before = []
         if self.demotion:
@@ -344,10 +357,10 @@ class Record:
         return (
             *before,
             Stage("rules", rule, self.considered),
-            Stage("filters", f"rejected: {refused}" + ("; panic: health set aside" if self.panic else ""), left),
-            Stage("scorers", how, left),
-            Stage("affinity", session.get(self.by, "none"), 1 if self.by in session else left),
-            Stage("picker", picker if self.by == "picker" else "not asked", 1),
+            Stage("filters", wording.filtered(rejected, self.panic), left),
+            Stage("scorers", wording.scored(self.walked, self.swept, self.visited, left), left),
+            Stage("affinity", wording.SESSION.get(self.by, "none"), 1 if held else left),
+            Stage("picker", wording.picked(self.plan.policy.picker, self.by, self.near), 1),
             Stage("alternatives", f"{len(self.chosen) - 1} of {self.wanted} wanted", len(self.chosen) - 1),
             *beside,
         )

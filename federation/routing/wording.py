@@ -18,49 +18,78 @@ TELLING = 0.01
 
 def reasoning(record: Record, expected: Sequence[Figures], target: Choice, others: tuple[Choice, ...]) -> str:
     """Why the target, what it beat, and who was left out; `expected` has the figures of target and alternatives."""
-    parts = [f"{_why(record)} {target.deployment}: {_expectation(record, expected[0])}."]
+    told, load, place = expected[0], record.load, record.target
+    seen = expectation(
+        told.time_to_first_token,
+        told.round_trip,
+        record.tokens,
+        told.cost,
+        told.scores.total,
+        waiting=float(load.pending_tokens[place]),
+        cached=float(load.cached_tokens[place]),
+        suspicion=float(load.suspicion[place]),
+    )
+    parts = [f"{why(record.plan.rule, record.by, record.near)} {target.deployment}: {seen}."]
     if others:
-        parts.append(_against(record, expected[0], expected[1], others[0]))
-    rejected = record.told_rejections
-    if rejected:
-        parts.append(f"{sum(rejected.values())} of {record.considered} left out: {counts(rejected)}.")
-    elif record.considered == 1:
-        parts.append("It is the only candidate.")
-    if target.substitution_differences:
-        parts.append(f"It stands in for {record.request.model_id}: {', '.join(target.substitution_differences)}.")
-    if record.panic:
-        parts.append("Too few candidates are healthy, so health was set aside.")
-    if record.table.stale_regions:
-        parts.append(f"Nothing fresh is known of {', '.join(record.table.stale_regions)}.")
+        parts.append(_against(record, told, expected[1], others[0]))
+    parts += closing(
+        record, record.told_rejections, record.considered, target.substitution_differences, panic=record.panic
+    )
     return " ".join(parts)
 
 
-def _why(record: Record) -> str:
-    rule = f"Rule {record.plan.rule!r} holds; " if record.plan.rule else ""
-    match record.by:
+def closing(
+    record: Record, rejected: Mapping[str, int], considered: int, differences: Sequence[str], *, panic: bool
+) -> list[str]:
+    """What a decision tells beside its target and the next one; `differences` are those of a stand-in."""
+    parts = []
+    if rejected:
+        parts.append(f"{sum(rejected.values())} of {considered} left out: {counts(rejected)}.")
+    elif considered == 1:
+        parts.append("It is the only candidate.")
+    if differences:
+        parts.append(f"It stands in for {record.request.model_id}: {', '.join(differences)}.")
+    if panic:
+        parts.append("Too few candidates are healthy, so health was set aside.")
+    if record.table.stale_regions:
+        parts.append(f"Nothing fresh is known of {', '.join(record.table.stale_regions)}.")
+    return parts
+
+
+def why(rule_id: str, by: str, near: int) -> str:
+    """How the target came to be taken; `near` is among how many that are about as good."""
+    rule = f"Rule {rule_id!r} holds; " if rule_id else ""
+    match by:
         case "session":
             verb = "kept the session at" if rule else "Kept the session at"
         case "trial":
             verb = "tried the recovering" if rule else "Tried the recovering"
-        case _ if record.near > 1:
-            verb = f"{'drew' if rule else 'Drew'}, of {record.near} about as good, the less loaded of two,"
+        case _ if near > 1:
+            verb = f"{'drew' if rule else 'Drew'}, of {near} about as good, the less loaded of two,"
         case _:
             verb = "chose" if rule else "Chose"
     return rule + verb
 
 
-def _expectation(record: Record, told: Figures) -> str:
-    load, place = record.load, record.target
-    cost = "" if told.cost is None else f", {told.cost:.2g} USD"
-    waiting = float(load.pending_tokens[place])
+def expectation(
+    first_token: float,
+    round_trip: float,
+    tokens: int,
+    usd: float | None,
+    score: float,
+    *,
+    waiting: float,
+    cached: float,
+    suspicion: float,
+) -> str:
+    """What is expected of the target: seconds, tokens of the prompt, waiting ahead and cached, US dollars."""
+    cost = "" if usd is None else f", {usd:.2g} USD"
     queue = f", {waiting:.0f} prompt tokens ahead" if waiting >= 1 else ""
-    cached = float(load.cached_tokens[place])
     prefix = f", {cached:.0f} of them probably cached" if cached >= 1 else ""
-    late = float(load.suspicion[place])
-    suspicion = f", answers have been coming {late:.1f} times late" if late >= 1.5 else ""
+    late = f", answers have been coming {suspicion:.1f} times late" if suspicion >= 1.5 else ""
     return (
-        f"first token expected in {seconds(told.time_to_first_token)} ({seconds(told.round_trip)} of it round trip, "
-        f"{record.tokens} prompt tokens{prefix}{queue}{suspicion}){cost}, score {told.scores.total:.2f}"
+        f"first token expected in {seconds(first_token)} ({seconds(round_trip)} of it round trip, "
+        f"{tokens} prompt tokens{prefix}{queue}{late}){cost}, score {score:.2f}"
     )
 
 
@@ -74,10 +103,40 @@ def _against(record: Record, target: Figures, other: Figures, choice: Choice) ->
         if name in weights
     }
     name, gap = max(gaps.items(), key=lambda item: abs(item[1]), default=("", 0.0))
+    return against(choice.deployment, choice.score, name, gap, target.total - other.total)
+
+
+def against(deployment: str, score: float, name: str, gap: float, apart: float) -> str:
+    """The next one: its score, the term that tells it apart most and by how much, and by how much all terms do."""
     if abs(gap) < TELLING:
-        return f"Next would be {choice.deployment}, as good within {abs(target.total - other.total):.2f}."
+        return f"Next would be {deployment}, as good within {abs(apart):.2f}."
     verdict = "better" if gap > 0 else "worse"
-    return f"Next would be {choice.deployment} (score {choice.score:.2f}); the target is {verdict} on {name}."
+    return f"Next would be {deployment} (score {score:.2f}); the target is {verdict} on {name}."
+
+
+SESSION = {"session": "kept with its session", "trial": "a half-open circuit gets a trial"}
+
+
+def filtered(rejected: Mapping[str, int], panic: bool) -> str:
+    """What the filters left out."""
+    refused = ", ".join(f"{count} {name}" for name, count in sorted(rejected.items())) or "none"
+    return f"rejected: {refused}" + ("; panic: health set aside" if panic else "")
+
+
+def scored(walked: bool, swept: bool, visited: int, left: int) -> str:
+    """How the scorers went about it."""
+    if swept:
+        return f"ranked all {left} by their load, scored the best {visited}"
+    if walked:
+        return f"visited {visited} of {left}, nobody further down could be as good"
+    return f"scored all {left} at once"
+
+
+def picked(picker: str, by: str, near: int) -> str:
+    """What the picker did."""
+    if by != "picker":
+        return "not asked"
+    return picker + (f" drew two of {near} as good as the best" if near else "")
 
 
 def shadow(record: Record, found: Shadowed) -> str:

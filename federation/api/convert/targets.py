@@ -29,7 +29,7 @@ MAX_ESTIMATE_SECONDS = 1 << 34
 _SCORES = Struct("<BdBBBdBdBdBdBdBd")
 _DOUBLE = Struct("<Bd")
 # Fourteen bits of a varint as two little-endian bytes: with more to come, and as its last.
-_LOW = tuple(n & 127 | 128 | (n >> 7 | 128) << 8 for n in range(1 << 14))
+LOW_BITS = tuple(n & 127 | 128 | (n >> 7 | 128) << 8 for n in range(1 << 14))
 _LAST = tuple(n & 127 | 128 | n >> 7 << 8 for n in range(1 << 14))
 # Tag, length, and of a Duration or Timestamp: tagged seconds where there are some, tagged nanos of four or five bytes.
 _LONG, _LONG_NANOS = Struct("<BBBBBHHB"), Struct("<BBBHHB")
@@ -50,7 +50,7 @@ def target_to(choice: Choice) -> routing_pb2.RouteTarget:
 def target_bytes(choice: Choice) -> bytes:
     """A choice as an encoded RouteTarget; an estimate that is not a number is not known."""
     # A choice without a place of its own in the region is its gateway's.
-    head, tail = _still(
+    head, tail = still_bytes(
         "" if choice.via_gateway else choice.node_id,
         choice.region_id,
         choice.deployment,
@@ -76,7 +76,7 @@ def target_bytes(choice: Choice) -> bytes:
 
 
 @lru_cache(KEPT_TARGETS)
-def _still(
+def still_bytes(
     node_id: str,
     region_id: str,
     deployment: str,
@@ -133,12 +133,12 @@ def _duration(tag: int, seconds: float) -> bytes:
     nanos = int((seconds - whole) * 1e9)
     if whole < 128:
         if nanos >= 1 << 28:
-            low, high = _LOW[nanos & 16_383], _LOW[nanos >> 14 & 16_383]
+            low, high = LOW_BITS[nanos & 16_383], LOW_BITS[nanos >> 14 & 16_383]
             if whole:
                 return _LONG.pack(tag, 8, 8, whole, 16, low, high, nanos >> 28)
             return _LONG_NANOS.pack(tag, 6, 16, low, high, nanos >> 28)
         if nanos >= 1 << 21:
-            low, high = _LOW[nanos & 16_383], _LAST[nanos >> 14]
+            low, high = LOW_BITS[nanos & 16_383], _LAST[nanos >> 14]
             if whole:
                 return _SHORT.pack(tag, 7, 8, whole, 16, low, high)
             return _SHORT_NANOS.pack(tag, 5, 16, low, high)
@@ -150,7 +150,7 @@ def _message(tag: int, message: Duration | Timestamp) -> bytes:
     return bytes((tag, len(body))) + body
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
     if 0 <= number < 4_096:
         return _VARINTS[number]
     # Negative numbers take ten bytes.
@@ -166,25 +166,25 @@ def _varint(number: int) -> bytes:
 def framed(tag: bytes, body: bytes) -> bytes:
     """A field of this tag that holds a text, or a message, of these bytes."""
     length = len(body)
-    return tag + (_VARINTS[length] if length < 4_096 else _varint(length)) + body
+    return tag + (_VARINTS[length] if length < 4_096 else varint(length)) + body
 
 
 @lru_cache(KEPT_STAGES)
-def _stage(name: str, detail: str, remaining: int) -> bytes:
+def stage_bytes(name: str, detail: str, remaining: int) -> bytes:
     message = routing_pb2.RouteDecision()
     message.stages.add(name=name, detail=detail, remaining=remaining)
     return message.SerializeToString()
 
 
 @lru_cache(1_024)
-def _policy(policy_id: str, revision: int, strategy: str) -> bytes:
+def policy_bytes(policy_id: str, revision: int, strategy: str) -> bytes:
     return routing_pb2.RouteDecision(
         policy_id=policy_id, policy_revision=revision, strategy=strategy
     ).SerializeToString()
 
 
 @lru_cache(64)
-def _valid_for(seconds: float) -> bytes:
+def valid_for_bytes(seconds: float) -> bytes:
     return routing_pb2.RouteDecision(valid_for=duration(seconds)).SerializeToString()
 
 
@@ -192,13 +192,13 @@ def _told(rejected: Mapping[str, int], revision: int) -> bytes:
     return routing_pb2.RouteDecision(rejected=rejected, table_revision=revision).SerializeToString(deterministic=True)
 
 
-def _decide_time(unix_seconds: float) -> bytes:
+def decide_time_bytes(unix_seconds: float) -> bytes:
     whole = math.floor(unix_seconds)
     nanos = int((unix_seconds - whole) * 1e9)
     if 1 << 28 <= whole < 1 << 31 and nanos >= 1 << 28:
         return _TIME.pack(
-            *(0x8A, 1, 12, 8, _LOW[whole & 16_383], _LOW[whole >> 14 & 16_383], whole >> 28),
-            *(16, _LOW[nanos & 16_383], _LOW[nanos >> 14 & 16_383], nanos >> 28),
+            *(0x8A, 1, 12, 8, LOW_BITS[whole & 16_383], LOW_BITS[whole >> 14 & 16_383], whole >> 28),
+            *(16, LOW_BITS[nanos & 16_383], LOW_BITS[nanos >> 14 & 16_383], nanos >> 28),
         )
     body = timestamp(unix_seconds).SerializeToString()
     return b"\x8a\x01%b%b" % (_VARINTS[len(body)], body)
@@ -212,27 +212,27 @@ def decision_bytes(decision: Decision) -> bytes:
     parts += [framed(b"\x1a", target_bytes(choice)) for choice in decision.alternatives]
     if decision.reasoning:
         parts.append(framed(b"\x22", decision.reasoning.encode()))
-    parts.append(_policy(decision.policy_id, decision.policy_revision, decision.strategy))
-    parts += [_stage(stage.name, stage.detail, stage.remaining) for stage in decision.stages]
+    parts.append(policy_bytes(decision.policy_id, decision.policy_revision, decision.strategy))
+    parts += [stage_bytes(stage.name, stage.detail, stage.remaining) for stage in decision.stages]
     if decision.considered:
-        parts.append(b"\x48" + _varint(decision.considered))
+        parts.append(b"\x48" + varint(decision.considered))
     if decision.rejected:
         parts.append(_told(decision.rejected, decision.table_revision))
     elif decision.table_revision:
-        parts.append(b"\x58" + _varint(decision.table_revision))
-    parts.append(_age(decision.table_age_seconds))
+        parts.append(b"\x58" + varint(decision.table_revision))
+    parts.append(age_bytes(0x62, decision.table_age_seconds))
     parts += [framed(b"\x6a", region.encode()) for region in decision.stale_regions]
     if decision.panic:
         parts.append(b"\x70\x01")
-    parts.append(_valid_for(decision.valid_for_seconds))
-    parts.append(_decide_time(decision.decide_time))
+    parts.append(valid_for_bytes(decision.valid_for_seconds))
+    parts.append(decide_time_bytes(decision.decide_time))
     if decision.rule:
         parts.append(framed(b"\x92\x01", decision.rule.encode()))
-    # The same as the table's age, but for the field's number.
-    parts.append(b"\x9a\x01" + _age(decision.catalog_age_seconds)[1:])
+    # The second byte of its tag is the first of what `age_bytes` writes.
+    parts += (b"\x9a", age_bytes(0x01, decision.catalog_age_seconds))
     return b"".join(parts)
 
 
-def _age(seconds: float) -> bytes:
-    """The field table_age."""
-    return _duration(0x62, seconds) if 0.0 <= seconds < MAX_ESTIMATE_SECONDS else _message(0x62, duration(seconds))
+def age_bytes(tag: int, seconds: float) -> bytes:
+    """A Duration that is not negative, under a tag of one byte."""
+    return _duration(tag, seconds) if 0.0 <= seconds < MAX_ESTIMATE_SECONDS else _message(tag, duration(seconds))

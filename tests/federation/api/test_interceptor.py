@@ -157,7 +157,7 @@ async def test_an_unexpected_exception_is_internal_with_an_id_and_its_text_stays
     def broken(*_: object) -> None:
         raise RuntimeError("the secret word is xyzzy")
 
-    fairway.plane.router.route = broken  # type: ignore[method-assign, assignment]
+    fairway.plane.router.place = broken  # type: ignore[method-assign, assignment]
 
     failure = await failing(fairway.routing.Route(routing_pb2.RouteRequest(model_id="m")))
 
