@@ -21,8 +21,10 @@ from federation.leases import LeaseKeeper
 from federation.logs import Log
 from federation.peering.imports import Imports
 from federation.peering.loads import FarLoads
+from federation.routing.compiled import Compiled
+from federation.routing.compiling import NOTHING, recompile
 from federation.routing.router import Router
-from federation.routing.table import Compiled, build_table, compile_catalog
+from federation.routing.table import build_table
 from policies.document import compile_policy
 from policies.errors import InvalidPolicy
 from policies.health import DeploymentHealth
@@ -79,7 +81,9 @@ class Installer:
         self._own: Snapshot | None = None
         self._imported = -1
         self.snapshot: Snapshot = EMPTY_SNAPSHOT
-        self._compiled: Compiled | None = None
+        # The newest columns, and what they were made from.
+        self._compiled: Compiled = NOTHING
+        self._compiled_of: Snapshot = EMPTY_SNAPSHOT
         self._policies: Mapping[str, PolicyRecord] = {}
         self._compiled_policies: dict[str, Policy] = {}
         # What the newest table was built from.
@@ -119,7 +123,6 @@ class Installer:
         own_changed = own is not self._own
         self._own, self._imported = own, self._imports.catalog_version
         snapshot = self.snapshot = self._imports.merged(own, self._home_region)
-        self._compiled = None
         self._monitor.sync(snapshot, self._monotonic())
         if own_changed:
             # What is imported is probed by its owner.
@@ -129,8 +132,9 @@ class Installer:
             self._compile_policies(snapshot.policies)
 
     def _build(self, inputs: tuple[Snapshot, int, int, int], now: float) -> None:
-        if self._compiled is None:
-            self._compiled = compile_catalog(inputs[0])
+        if self._compiled_of is not inputs[0]:
+            self._compiled = recompile(self._compiled, self._compiled_of, inputs[0])
+            self._compiled_of = inputs[0]
         self.health = self._imports.overlaid(inputs[0], self._monitor.view(now), now)
         table = build_table(
             self._compiled,

@@ -7,7 +7,7 @@ Unknown numbers are NaN.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any
@@ -20,6 +20,43 @@ IntArray = NDArray[np.int64]
 ByteArray = NDArray[np.int8]
 BoolArray = NDArray[np.bool_]
 Index = Mapping[Any, IntArray]
+
+
+class RowIndex(Mapping[Any, IntArray]):
+    """Rows by a value that they have, as one sorted array of (number of the value, row).
+
+    `numbers` is shared with the indexes that were made from this one, and grows; what is beyond `count` came later.
+    """
+
+    __slots__ = ("_starts", "count", "keys_", "numbers")
+
+    def __init__(self, numbers: dict[Any, int], keys: IntArray) -> None:
+        self.numbers = numbers
+        self.count = len(numbers)
+        self.keys_ = keys
+        self._starts = np.searchsorted(keys, np.arange(self.count + 1, dtype=np.int64) << ROW_BITS)
+
+    def __getitem__(self, value: Any) -> IntArray:
+        number = self.numbers[value]
+        rows: IntArray = NO_ROWS
+        if number < self.count:
+            rows = self.keys_[self._starts[number] : self._starts[number + 1]] & ROW_MASK
+        if not len(rows):
+            raise KeyError(value)
+        return rows
+
+    def __iter__(self) -> Iterator[Any]:
+        held = (np.diff(self._starts) > 0).tolist()
+        return (value for value, number in list(self.numbers.items()) if number < self.count and held[number])
+
+    def __len__(self) -> int:
+        return int(np.count_nonzero(np.diff(self._starts)))
+
+
+# Rows of an index stand in the lower bits of its keys.
+ROW_BITS = 32
+ROW_MASK = (1 << ROW_BITS) - 1
+NO_ROWS: IntArray = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)

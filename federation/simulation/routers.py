@@ -14,10 +14,11 @@ from federation.health.engines.page import EngineMetrics
 from federation.health.monitor import Monitor
 from federation.health.records import Probe
 from federation.installer import MAX_TABLE_AGE_SECONDS
+from federation.routing.compiling import compile_catalog
 from federation.routing.decisions import Record
 from federation.routing.router import Router
 from federation.routing.state import IN_FLIGHT, PENDING
-from federation.routing.table import build_table, compile_catalog
+from federation.routing.table import build_table
 from federation.simulation.fleet import Fleet, Gateway
 from federation.simulation.world import Journey, Page, Refused
 from policies import chance

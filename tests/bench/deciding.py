@@ -11,9 +11,10 @@ import numpy as np
 
 from catalog.types import Snapshot
 from federation.config import RoutingSettings
+from federation.routing.compiling import compile_catalog
 from federation.routing.decisions import Record
 from federation.routing.router import Router
-from federation.routing.table import build_table, compile_catalog
+from federation.routing.table import build_table
 from policies.pipeline import choose, evaluate
 from policies.registry import BUILT_IN
 from policies.types import Explain, RouteRequest

@@ -26,7 +26,8 @@ PY_SPY = Path(sys.executable).with_name("py-spy")
 REBUILD = """
 from tests.bench.deciding import a_fleet
 from tests.builders import all_well
-from federation.routing.table import build_table, compile_catalog
+from federation.routing.compiling import compile_catalog
+from federation.routing.table import build_table
 snapshot, _ = a_fleet(10_000)
 health = all_well(snapshot)
 for _ in range(20):

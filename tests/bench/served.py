@@ -21,7 +21,8 @@ from federation.api.convert import decisions as convert
 from federation.api.convert.targets import framed
 from federation.api.listening import SERVER_OPTIONS
 from federation.opening import event_loop
-from federation.routing.table import build_table, compile_catalog
+from federation.routing.compiling import compile_catalog
+from federation.routing.table import build_table
 from federation.v1 import routing_pb2
 from tests.bench.deciding import a_fleet
 from tests.builders import all_well

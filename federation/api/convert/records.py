@@ -30,9 +30,10 @@ from federation.api.convert.targets import (
     varint,
 )
 from federation.routing import wording
+from federation.routing.compiled import Deployed
 from federation.routing.decisions import Record
 from federation.routing.planner import Plan
-from federation.routing.table import Deployed, Table
+from federation.routing.table import Table
 from policies.pipeline import differences
 from policies.types import Code, Explain
 

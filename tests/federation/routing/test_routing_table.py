@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from catalog.types import PrivacyLevel, ServingProfile
-from federation.routing.table import build_table, compile_catalog
+from federation.routing.compiling import compile_catalog
+from federation.routing.table import build_table
 from policies.health import CircuitState, CircuitView
 from policies.types import Code
 from tests.builders import (

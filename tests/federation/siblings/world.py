@@ -18,9 +18,10 @@ from federation.leases import LeaseKeeper
 from federation.logs import get
 from federation.peering.link import Link
 from federation.peering.messages import Close, Send
+from federation.routing.compiling import compile_catalog
 from federation.routing.decisions import Record
 from federation.routing.router import Reported, Router
-from federation.routing.table import build_table, compile_catalog
+from federation.routing.table import build_table
 from federation.siblings.exchange import Siblings
 from federation.siblings.messages import Life, Message
 from federation.siblings.session import Session
