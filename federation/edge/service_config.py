@@ -25,7 +25,7 @@ TLS_SCHEMES = ("https", "grpcs")
 RESOLVER_SCHEMES = ("dns", "unix", "ipv4", "ipv6", "xds")
 
 CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
-    # The server allows a ping every 5 s (grpc.http2.min_recv_ping_interval_without_data_ms); half of that rate leaves
+    # The server allows a ping every 5 s (grpc.http2.min_ping_interval_without_data_ms); half of that rate leaves
     # room for clocks. A black hole is noticed after 12 s at most; less would be punished by default servers.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 2_000),

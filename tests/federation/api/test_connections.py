@@ -1,21 +1,34 @@
-"""Many calls at once over one connection: those over the limit of streams wait for room, none is refused."""
+"""What connections bear: bursts over the limit of streams, and settings that gRPC really has."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from pathlib import Path
 
 import grpc
 import pytest
+from grpc._cython import cygrpc
 
+from federation.api.listening import SERVER_OPTIONS
+from federation.edge.service_config import CHANNEL_OPTIONS
 from federation.v1 import fleet_pb2, fleet_pb2_grpc
 from tests.federation.server import running
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_loop")]
 # Three times what one connection may have open.
 CALLS = 300
 
 
+def test_grpc_knows_every_option_that_is_set():
+    # It passes over others without a word: so idle clients were cut off for their keepalives.
+    library = Path(cygrpc.__file__).read_bytes()
+
+    names = [name for name, _ in (*SERVER_OPTIONS, *CHANNEL_OPTIONS)]
+    assert [name for name in names if name.encode() + b"\0" not in library] == []
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("one_loop")
 async def test_a_burst_over_one_connection_is_answered_without_retries():
     answers: Counter[str] = Counter()
     without_retries = [("grpc.enable_retries", 0)]
