@@ -75,7 +75,7 @@ class Dial:
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self.region_id = ""
+        self.region_id = self.incarnation = ""
         self.reason = "not tried yet"
         self.refused = False
 
@@ -131,7 +131,7 @@ class Peering:
     async def _keep_dialed(self, dial: Dial) -> None:
         delay = FIRST_RETRY_SECONDS
         while True:
-            if not self._stopping and dial.region_id not in self.links:
+            if not self._stopping and self._link_to(dial) is None:
                 link = await self._dial(dial)
                 delay = FIRST_RETRY_SECONDS if link.was_up else min(delay * 2, MAX_RETRY_SECONDS)
                 if link.refused:
@@ -140,6 +140,13 @@ class Peering:
                     delay = MAX_RETRY_SECONDS
             # Regions that lost each other at once must not come back at once.
             await self._sleep(delay * self._rng.uniform(0.5, 1.0))
+
+    def _link_to(self, dial: Dial) -> Link[Session] | None:
+        """The link to whoever answered at an address last, whichever side opened it; a sibling's link is none."""
+        for link in [*self.links.values(), *self._spares]:
+            if link.session.peer is not None and link.session.peer.incarnation == dial.incarnation:
+                return link
+        return None
 
     async def _dial(self, dial: Dial) -> Link[Session]:
         link = self._link(opened_here=True, address=dial.address, expected=dial.region_id)
@@ -241,7 +248,7 @@ class Peering:
         peer = identity.region_id
         for dial in self.dials:
             if link.opened_here and dial.address == link.address:
-                dial.region_id = peer
+                dial.region_id, dial.incarnation = peer, identity.incarnation
         resumed = link.session.applied
         known = self.imports.peers.get(peer)
         if resumed.revision and (known is None or known.applied != resumed):
@@ -317,7 +324,7 @@ class Peering:
         return [*listed, *(self._status(region_id, None, now) for region_id in dialing)]
 
     def _status(self, region_id: str, dial: Dial | None, now: float) -> PeerStatus:
-        link = self.links.get(region_id)
+        link = self.links.get(region_id) if dial is None else self._link_to(dial)
         known = self.imports.peers.get(region_id)
         if link is None:
             reason, refused = (dial.reason, dial.refused) if dial else self._ended.get(region_id, ("", False))

@@ -382,3 +382,20 @@ async def test_two_replicas_of_a_region_peer_side_by_side_and_one_stands_in_for_
             await us.register("us", "n3", node.url, "m")
             await one.register("eu", "n4", node.url, "m", privacy_level=types_pb2.PRIVACY_LEVEL_PUBLIC)
             await until(lambda: views_equal(one, us) and views_equal(us, one))
+
+
+async def test_a_replica_that_is_back_is_dialed_again_though_its_sibling_is_linked():
+    store = Lasting("eu", clock=ShiftedClock().wall)
+    shared = {"store.url": "postgresql://nobody@127.0.0.1:1/none", "region.id": "eu", "region.owns": ("eu",)}
+    async with running(shared, store=store, seed=1) as one, AsyncExitStack() as life:
+        two = await life.enter_async_context(running(shared, store=store, seed=2))
+        address = two.target
+        async with region("us", one.target, address, seed=3) as us:
+            await until(lambda: up(one) == up(two) == 1 and up(us) == 2)
+            await life.aclose()
+            await until(lambda: up(us) == 1)
+            async with running({**shared, "server.listen": address}, store=store, seed=4) as again:
+                await us.register("us", "n1", "http://127.0.0.1:1", "m", **PUBLIC)
+
+                await until(lambda: up(again) == 1 and views_equal(us, again) and up(us) == 2)
+                assert up(one) == 1
