@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from catalog.sql import schema
 from tests.postgres import Postgres
+
+
+def pytest_configure() -> None:
+    """Ctrl-C reaches the processes that tests start, also where a shell began the tests in its background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
