@@ -5,6 +5,7 @@ Everything that differs between SQLite and PostgreSQL, but for the lock of `sche
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ SQLITE_READERS = 4
 
 # How long a command waits for a connection; a person looks on. libpq knows whole seconds, 2 at least.
 TOOL_CONNECT_SECONDS = 5
+
+# How long a place in the pool is taken by a try to reach a database that does not answer; who asks gives up earlier.
+SERVER_CONNECT_SECONDS = 2
 
 # PostgreSQL SQLSTATEs, https://www.postgresql.org/docs/current/errcodes-appendix.html
 READ_ONLY = {"25006"}
@@ -77,7 +81,7 @@ def writer_engine(url: URL, *, lock_seconds: float, connections: int) -> AsyncEn
     if is_sqlite(url):
         return _sqlite_engine(url, lock_seconds, connections=1, begin="BEGIN IMMEDIATE")
     with _psycopg_needed():
-        return create_async_engine(
+        engine = create_async_engine(
             url.set(drivername="postgresql+psycopg"),
             pool_size=connections,
             max_overflow=0,
@@ -85,8 +89,15 @@ def writer_engine(url: URL, *, lock_seconds: float, connections: int) -> AsyncEn
             # Else the first connection asks for the types of an extension that we do not use.
             use_native_hstore=False,
             # Prepared statements live in a session, which a pooler in transaction mode does not keep.
-            connect_args={"prepare_threshold": None},
+            connect_args={"prepare_threshold": None, "connect_timeout": SERVER_CONNECT_SECONDS},
         )
+    logging.getLogger("sqlalchemy.pool.impl.AsyncAdaptedQueuePool").addFilter(_is_news)
+    return engine
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    # Of a connection that broke or was hung up the caller learns; that its cursor did not close either is no news.
+    return record.msg != "Error closing cursor"
 
 
 def reader_engine(url: URL, writer: AsyncEngine, *, lock_seconds: float) -> AsyncEngine:
@@ -175,7 +186,8 @@ def translated(error: Exception, url: URL) -> CatalogError | None:
         )
     if state in REPEATABLE:
         return StoreUnavailable(f"{where}: other writers stood in the way each time; repeat the write: {_line(cause)}")
-    away = state.startswith(AWAY) or (not state and type(cause).__name__ in ("OperationalError", "InterfaceError"))
+    kinds = {kind.__name__ for kind in type(cause).__mro__}
+    away = state.startswith(AWAY) or (not state and not kinds.isdisjoint(("OperationalError", "InterfaceError")))
     if away or is_disconnect(error) or isinstance(cause, OSError):
         return StoreUnavailable(f"{where} does not answer: {_line(cause)}")
     return None

@@ -62,6 +62,8 @@ class Sessions:
         self.writer = writer_engine(url, lock_seconds=timeouts.write, connections=connections)
         self.reader = reader_engine(url, self.writer, lock_seconds=timeouts.read)
         self._turn = asyncio.Lock()
+        # Connections that came too late, on their way back to the pool.
+        self._closing: set[asyncio.Task[None]] = set()
         # The failures to reach the database, counted, and the last one.
         self._outages = 0
         self._outage: CatalogError = StoreUnavailable("the catalog was not asked yet")
@@ -195,11 +197,7 @@ class Sessions:
     async def _connected(self, engine: AsyncEngine, until: float) -> AsyncIterator[AsyncConnection]:
         """A connection that fails when its time is over, whatever it is waiting for then."""
         loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout_at(until):
-                connection = await engine.connect()
-        except TimeoutError:
-            raise TimeoutError("no connection in time") from None
+        connection = await self._connection(engine, until)
         end = loop.call_at(until, _hang_up, connection)
         try:
             yield connection
@@ -212,6 +210,28 @@ class Sessions:
                 await _to_its_end(connection.close())
             finally:
                 end.cancel()
+
+    async def _connection(self, engine: AsyncEngine, until: float) -> AsyncConnection:
+        """Waits for a connection, and gives it back if it comes when nobody waits any more.
+
+        Interrupted half way, the driver would lose one that the pool had handed out.
+        """
+        connecting = asyncio.ensure_future(_connect(engine))
+        try:
+            async with asyncio.timeout_at(until):
+                return await asyncio.shield(connecting)
+        except TimeoutError:
+            connecting.add_done_callback(self._give_back)
+            raise TimeoutError("no connection in time") from None
+        except asyncio.CancelledError:
+            connecting.add_done_callback(self._give_back)
+            raise
+
+    def _give_back(self, connecting: asyncio.Task[AsyncConnection]) -> None:
+        if not connecting.cancelled() and connecting.exception() is None:
+            closing = asyncio.ensure_future(connecting.result().close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
     def _failure(self, error: Exception, *, doubtful: bool = False) -> Exception:
         known = translated(error, self.url)
@@ -230,6 +250,10 @@ class Sessions:
     @property
     def _where(self) -> str:
         return self.url.render_as_string(hide_password=True)
+
+
+async def _connect(engine: AsyncEngine) -> AsyncConnection:
+    return await engine.connect()
 
 
 async def _to_its_end(work: Awaitable[T]) -> T:
@@ -262,7 +286,10 @@ def _hang_up(connection: AsyncConnection) -> None:
     Cancelling would ask the server to cancel, and wait up to 10 s for the answer of one that does not answer.
     SQLite's waits are bounded by its own timeout.
     """
-    driver = connection.sync_connection and connection.sync_connection.connection.driver_connection
+    own = connection.sync_connection
+    if own is None or own.closed or own.invalidated:
+        return
+    driver = own.connection.driver_connection
     pgconn = getattr(driver, "pgconn", None)
     if pgconn is None or pgconn.status != 0:  # CONNECTION_OK
         return

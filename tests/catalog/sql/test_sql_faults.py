@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import anyio
@@ -14,7 +15,7 @@ import anyio.lowlevel
 import psycopg
 import pytest
 from anyio.abc import SocketAttribute, SocketStream
-from sqlalchemy import event, make_url
+from sqlalchemy import QueuePool, event, make_url
 
 from catalog.errors import StoreReadOnly, StoreUnavailable
 from catalog.sql.sessions import Timeouts
@@ -181,6 +182,30 @@ async def test_work_cancelled_at_any_moment_leaves_no_lock_and_no_clock(sql_url:
 
     regions = (await store.snapshot()).regions
     assert {f"whole-{turns}" for turns in range(60)} <= set(regions)
+
+
+async def test_connections_that_came_when_nobody_waited_any_more_go_back(postgres: Postgres, opened: Open) -> None:
+    store = await opened(postgres.database(), timeouts=SHORT)
+    draw = Random(3)
+
+    async def given_up(number: int) -> None:
+        with anyio.move_on_after(draw.choice([0.0002, 0.001, 0.002, 0.005, 0.02])):
+            if number % 2:
+                await store.put([a_region(f"r{number % 20}")])
+            else:
+                await store.snapshot()
+
+    for _ in range(15):
+        async with anyio.create_task_group() as tasks:
+            for number in range(60):
+                tasks.start_soon(given_up, number)
+    pool = store._sessions.writer.pool
+    assert isinstance(pool, QueuePool)
+    with anyio.fail_after(60.0):
+        while pool.checkedout():  # noqa: ASYNC110 - the pool tells nobody
+            await anyio.sleep(0.01)
+
+    await store.put([a_region("after")])
 
 
 async def test_a_locked_file_refuses_writes_in_time_and_serves_reads(sqlite_url: str, opened: Open) -> None:
