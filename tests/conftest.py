@@ -6,13 +6,19 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from hypothesis import settings
 
 from catalog.sql import schema
 from tests.postgres import Postgres
 
 
 def pytest_configure() -> None:
-    """Ctrl-C reaches the processes that tests start, also where a shell began the tests in its background."""
+    """Settings of the whole suite: properties may take as long as they do on a busy machine.
+
+    And Ctrl-C reaches the processes that tests start, also where a shell began the tests in its background.
+    """
+    settings.register_profile("fairway", deadline=None)
+    settings.load_profile("fairway")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

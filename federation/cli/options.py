@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -18,6 +18,7 @@ from federation.cli.figures import seconds_of
 if TYPE_CHECKING:
     from federation.cli.connection import Connection
 
+V = TypeVar("V")
 DEFAULT_SERVER = "127.0.0.1:50051"
 DEFAULT_TIMEOUT_SECONDS = 5.0
 SECURE_SCHEMES = ("grpcs://", "https://")
@@ -112,8 +113,8 @@ Server = Annotated[
 ]  # fmt: skip
 Timeout = Annotated[
     float | None,
-    typer.Option("--timeout", metavar="DURATION", parser=a_duration, rich_help_panel=CONNECTION,
-                 help="Longest wait for an answer. Default: 5s."),
+    typer.Option("--timeout", metavar="DURATION", envvar="FAIRWAY_TIMEOUT", parser=a_duration,
+                 rich_help_panel=CONNECTION, help="Longest wait for an answer. Default: 5s."),
 ]  # fmt: skip
 TlsCa = Annotated[
     Path | None,
@@ -173,11 +174,11 @@ def remote(
 ) -> Remote:
     """Provider: where the control plane is."""
     told = globals_of(ctx)
-    waits = timeout if timeout is not None else told.timeout
+    # Both places read the environment, so a flag before the command shows only when it differs from the variable.
+    waits = next((each for each in (_typed(ctx, "timeout", timeout), told.timeout, timeout) if each is not None), None)
     if waits is not None and waits <= 0:
         raise usage("--timeout must be over 0, as in 5s")
     return Remote(
-        # Both places read FAIRWAY_SERVER, so a flag before the command shows only when it differs from the variable.
         server=_typed(ctx, "server", server) or told.server or server or DEFAULT_SERVER,
         timeout_seconds=waits if waits is not None else DEFAULT_TIMEOUT_SECONDS,
         tls_ca=tls_ca or told.tls_ca,
@@ -186,7 +187,7 @@ def remote(
     )
 
 
-def _typed(ctx: typer.Context, name: str, value: str | None) -> str | None:
+def _typed(ctx: typer.Context, name: str, value: V | None) -> V | None:
     """The value, if it was typed rather than read from the environment."""
     source = ctx.get_parameter_source(name)
     return value if source is not None and source.name == "COMMANDLINE" else None

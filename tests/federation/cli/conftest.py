@@ -31,6 +31,7 @@ def server(shared: Served) -> Served:
 def run(server: Served, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs `fairway` with a line of arguments, and more of them, against the server."""
     monkeypatch.setenv("FAIRWAY_SERVER", server.address)
+    monkeypatch.setenv("FAIRWAY_TIMEOUT", "60s")
     monkeypatch.setenv("COLUMNS", "100")
     # Errors of usage are drawn by typer, which has its own word for the width.
     monkeypatch.setenv("TERMINAL_WIDTH", "200")

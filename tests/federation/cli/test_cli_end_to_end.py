@@ -53,7 +53,7 @@ class Operator:
 
     def __init__(self, address: str) -> None:
         clean = {key: value for key, value in os.environ.items() if not key.startswith("FAIRWAY_")}
-        self.env = {**clean, "FAIRWAY_SERVER": address, "COLUMNS": "100"}
+        self.env = {**clean, "FAIRWAY_SERVER": address, "FAIRWAY_TIMEOUT": "60s", "COLUMNS": "100"}
 
     def types(self, *arguments: str, code: int = 0) -> str:
         """What the command prints; it must end with the code."""

@@ -23,7 +23,7 @@ PATIENCE_SECONDS = 30.0
 @pytest.fixture
 def env(server: Served) -> dict[str, str]:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("FAIRWAY_")}
-    return {**clean, "FAIRWAY_SERVER": server.address, "TERM": "xterm-256color"}
+    return {**clean, "FAIRWAY_SERVER": server.address, "FAIRWAY_TIMEOUT": "60s", "TERM": "xterm-256color"}
 
 
 def ran(env: dict[str, str], *arguments: str, **more: object) -> subprocess.CompletedProcess[str]:
