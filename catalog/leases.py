@@ -88,20 +88,23 @@ class Leases:
         A record that says `expired` gets none before its heartbeat. A changed `lease_seconds` counts from the last
         renewal; other changes of a record leave its lease alone.
         """
-        seen = self._seen
         for name, node in nodes.items():
-            if seen.get(name) == node.revision:
-                continue
-            seen[name] = node.revision
-            if node.expired:
-                self._drop(name)
-            elif name not in self._ends:
-                self.grant(name, node.lease_seconds, now)
-            elif (node.lease_seconds or math.inf) != self._seconds[name]:
-                self.grant(name, node.lease_seconds, self._renewed(name, now))
-        if len(seen) > len(nodes):
-            for name in [name for name in seen if name not in nodes]:
+            self.follow(name, node, now)
+        if len(self._seen) > len(nodes):
+            for name in [name for name in self._seen if name not in nodes]:
                 self.forget(name)
+
+    def follow(self, name: str, node: Node, now: float) -> None:
+        """The same for one node that the catalog has."""
+        if self._seen.get(name) == node.revision:
+            return
+        self._seen[name] = node.revision
+        if node.expired:
+            self._drop(name)
+        elif name not in self._ends:
+            self.grant(name, node.lease_seconds, now)
+        elif (node.lease_seconds or math.inf) != self._seconds[name]:
+            self.grant(name, node.lease_seconds, self._renewed(name, now))
 
     def _renewed(self, name: str, now: float) -> float:
         """When a held lease was renewed last; now where it has no end to tell it from."""

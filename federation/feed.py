@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 from catalog.errors import RevisionCompacted, StoreUnavailable
-from catalog.snapshot import EMPTY_SNAPSHOT, apply
+from catalog.snapshot import EMPTY_SNAPSHOT, apply, rolled
 from catalog.store import CatalogStore
 from catalog.types import Change, ResourceKind, Snapshot
 from federation.logs import Log
@@ -144,7 +144,7 @@ class CatalogFeed:
         self._tell()
 
     def _show(self, snapshot: Snapshot) -> None:
-        self.snapshot = snapshot
+        self.snapshot = rolled(snapshot)
         self._recent.clear()
         self._recent_after = snapshot.revision
         self._names = {

@@ -43,8 +43,8 @@ class Follower(Protocol):
 
 
 class Installer:
-    """`snapshot` is the own catalog with the imports, `health` the view that the newest table was built from; `follow`
-    does at once what the next tick would do."""
+    """`snapshot` is the own catalog with the imports, `health` what is known of it; tables are built of both.
+    `follow` does at once what the next tick would do."""
 
     def __init__(
         self,
@@ -109,6 +109,7 @@ class Installer:
         self._router.sweep(now)
         for peer in self._imports.tick(now):
             self._log.warning("peer's lease ended; its nodes leave routing until it is heard again", peer=peer)
+        self.health = self._imports.overlaid(self.snapshot, self._monitor.view(now), now)
         inputs = (self.snapshot, self._leases.version, self._monitor.version, self._imports.version)
         if self._built != inputs or now - self.built_at >= MAX_TABLE_AGE_SECONDS:
             self._build(inputs, now)
@@ -135,7 +136,6 @@ class Installer:
         if self._compiled_of is not inputs[0]:
             self._compiled = recompile(self._compiled, self._compiled_of, inputs[0])
             self._compiled_of = inputs[0]
-        self.health = self._imports.overlaid(inputs[0], self._monitor.view(now), now)
         table = build_table(
             self._compiled,
             self.health,

@@ -35,7 +35,8 @@ from federation.feed import CatalogFeed
 from federation.logs import Log
 from federation.peering import wire
 from federation.peering.exports import snapshot_of
-from federation.peering.imports import Imports, PeerImport
+from federation.peering.imported import PeerImport
+from federation.peering.imports import Imports
 from federation.peering.messages import Hello, Message, NodeReport, Summary, Update, View
 from federation.peering.session import REPORTS_A_MESSAGE, Applied
 from federation.v1 import peering_pb2
@@ -262,7 +263,7 @@ class Keeper:
         wall = self._wall()
         answered_at = wall - (now - self._feed.answered_at)
         # As they are now: what is told while this writes is of the next file.
-        peers = [replace(peer, reports=dict(peer.reports), laid={}) for peer in self._imports.peers.values()]
+        peers = [replace(peer, reports=dict(peer.reports)) for peer in self._imports.peers.values()]
         lines = []
         for line in lines_of(self._owner, holds[0], peers, answered_at=answered_at, now=now, wall=wall):
             lines.append(line)

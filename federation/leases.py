@@ -9,12 +9,12 @@ Replicas of a region share renewals, and only the one that last heard a node end
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from types import MappingProxyType
 
 from catalog.errors import EtagMismatch, NotFound, StoreUnavailable
 from catalog.leases import Leases
+from catalog.rolls import changed, roll
 from catalog.store import CatalogStore
 from catalog.types import Node, Resource, ResourceKind, Snapshot
 from federation.feed import CatalogFeed
@@ -24,7 +24,7 @@ from federation.logs import Log
 TICK_SECONDS = 0.25
 # How long the record of an expired node waits for its heartbeat.
 KEEP_EXPIRED_SECONDS = 3_600.0
-# A sweep looks at every node; it forgets records an hour old, so a quarter of a minute does not matter.
+# A sweep looks at every expired node; it forgets records an hour old, so a quarter of a minute does not matter.
 SWEEP_SECONDS = 15.0
 ACTOR = "lease"
 
@@ -56,7 +56,9 @@ class LeaseKeeper:
         # Those that this one heard last.
         self._held: set[str] = set()
         self._leases = Leases()
-        self._synced = -1
+        # The feed's nodes when `sync` saw them last, and those of ours among them that are expired.
+        self._synced: Mapping[str, Node] = {}
+        self._expired: set[str] = set()
         self._swept_at = monotonic()
         # Nodes that are expired (True) or back (False), and whose records do not say so yet.
         self._pending: dict[str, bool] = {}
@@ -73,15 +75,24 @@ class LeaseKeeper:
     def sync(self) -> None:
         """Follows the feed: new nodes get a full lease, and what the store tells by now need not be laid over it."""
         snapshot = self._feed.snapshot
-        if snapshot.revision == self._synced:
+        if snapshot.nodes is self._synced:
             return
-        self._synced = snapshot.revision
+        before, self._synced = self._synced, snapshot.nodes
         now = self._monotonic()
-        if len(self._held) + len(self._holders) > len(snapshot.nodes):
-            self._held.intersection_update(snapshot.nodes)
-            self._holders = {name: holder for name, holder in self._holders.items() if name in snapshot.nodes}
-        owner = self._store.owner
-        self._leases.sync({name: node for name, node in snapshot.nodes.items() if node.owner == owner}, now)
+        for name in sorted(changed(before, snapshot.nodes)):
+            node = snapshot.nodes.get(name)
+            if node is None:
+                self._held.discard(name)
+                self._holders.pop(name, None)
+            if node is None or node.owner != self._store.owner:
+                self._leases.forget(name)
+                self._expired.discard(name)
+                continue
+            self._leases.follow(name, node, now)
+            if node.expired:
+                self._expired.add(name)
+            else:
+                self._expired.discard(name)
         for name, expired in list(self._pending.items()):
             node = snapshot.nodes.get(name)
             if node is None or node.expired == expired:
@@ -133,9 +144,8 @@ class LeaseKeeper:
         if not back:
             return snapshot
         if self._laid is None or self._laid[0] is not snapshot or self._laid[1] != self.version:
-            nodes = dict(snapshot.nodes)
-            nodes.update({name: replace(nodes[name], expired=False) for name in back})
-            self._laid = (snapshot, self.version, replace(snapshot, nodes=MappingProxyType(nodes)))
+            alive = {name: replace(snapshot.nodes[name], expired=False) for name in back}
+            self._laid = (snapshot, self.version, replace(snapshot, nodes=roll(snapshot.nodes).after(alive)))
         return self._laid[2]
 
     async def run(self) -> None:
@@ -185,11 +195,14 @@ class LeaseKeeper:
             return
         self._swept_at = self._monotonic()
         due = self._wall() - KEEP_EXPIRED_SECONDS
-        owner = self._store.owner
+        nodes = self._feed.snapshot.nodes
         gone = [
             (name, node.etag)
-            for name, node in self._feed.snapshot.nodes.items()
-            if node.expired and 0 < node.expire_time <= due and node.owner == owner and name not in self._pending
+            for name in sorted(self._expired)
+            if (node := nodes.get(name)) is not None
+            and node.expired
+            and 0 < node.expire_time <= due
+            and name not in self._pending
         ]
         for name, etag in gone:
             try:

@@ -15,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from catalog.rolls import changed
 from federation.api.interceptors import Edge
 from federation.api.routing import RoutingService
 from federation.feed import CatalogFeed
@@ -54,9 +55,9 @@ class Transitions:
         before, self._before = self._before, health
         if before is health:
             return
-        for name, now in health.items():
-            earlier = before.get(name)
-            if earlier is None or earlier is now:
+        for name in changed(before, health):
+            earlier, now = before.get(name), health.get(name)
+            if earlier is None or now is None:
                 continue
             old, new = earlier.circuit.state, now.circuit.state
             if old is not new:

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from catalog import rolls
 from catalog.types import Node, Snapshot
 from policies.health import DeploymentHealth
 
@@ -54,7 +55,7 @@ class FleetWatch:
             return
         self._stepped_at = now
         changed = _changed_health(self._health, health) | _changed_nodes(self._nodes, snapshot.nodes)
-        removed = set(self._nodes) - set(snapshot.nodes) if self._nodes is not snapshot.nodes else set()
+        removed = {name for name in rolls.changed(self._nodes, snapshot.nodes) if name not in snapshot.nodes}
         changed &= snapshot.nodes.keys()
         self._health, self._nodes = health, snapshot.nodes
         if not changed and not removed:
@@ -90,15 +91,12 @@ async def _steps(watcher: _Watcher) -> AsyncIterator[Step]:
 
 
 def _changed_health(before: Mapping[str, DeploymentHealth], after: Mapping[str, DeploymentHealth]) -> set[str]:
-    changed: set[str] = set()
-    if before is after:
-        return changed
-    for name, health in after.items():
-        earlier = before.get(name)
-        # Most are the very same values.
-        if earlier is not health and (earlier is None or _shown(earlier) != _shown(health)):
-            changed.add(name[: name.index("/", name.index("/") + 1)])
-    return changed
+    found: set[str] = set()
+    for name in rolls.changed(before, after):
+        earlier, health = before.get(name), after.get(name)
+        if health is not None and (earlier is None or _shown(earlier) != _shown(health)):
+            found.add(name[: name.index("/", name.index("/") + 1)])
+    return found
 
 
 def _shown(health: DeploymentHealth) -> tuple[object, ...]:
@@ -107,11 +105,13 @@ def _shown(health: DeploymentHealth) -> tuple[object, ...]:
 
 
 def _changed_nodes(before: Mapping[str, Node], after: Mapping[str, Node]) -> set[str]:
-    if before is after:
-        return set()
     return {
         name
-        for name, node in after.items()
-        if (earlier := before.get(name)) is not node
-        and (earlier is None or (earlier.draining, earlier.deployments) != (node.draining, node.deployments))
+        for name in rolls.changed(before, after)
+        if (node := after.get(name)) is not None
+        and ((earlier := before.get(name)) is None or _told_of(earlier) != _told_of(node))
     }
+
+
+def _told_of(node: Node) -> tuple[object, ...]:
+    return node.draining, node.deployments

@@ -14,7 +14,8 @@ from math import inf
 from random import Random
 
 from catalog.errors import NotFound
-from catalog.types import Snapshot
+from catalog.rolls import changed
+from catalog.types import Node, Snapshot
 from federation.config import CircuitSettings, HealthSettings
 from federation.health.ejections import eject_outliers, end_ejection
 from federation.health.engines.page import EngineMetrics
@@ -32,6 +33,7 @@ from federation.health.sharing import (
     has_room,
     last_probe,
 )
+from federation.health.view import HealthView
 from policies.ageing import MAX_SUSPICION, unknown_after
 from policies.circuit import Circuit, Closed, Event, HalfOpen, Open, next_change, step
 from policies.health import DeploymentHealth, Grade
@@ -79,9 +81,12 @@ class Monitor:
         self._circuit = circuit
         self._rng = rng
         self._wall = wall
+        # The nodes as `sync` saw them last.
+        self._synced: Mapping[str, Node] = {}
         self._nodes: dict[str, NodeRecord] = {}
         self._deployments: dict[str, DeploymentRecord] = {}
         self._pools: dict[str, PoolRecord] = {}
+        self._view = HealthView(health)
         # One live entry per node (its `timer_at`); others are stale and dropped when their time comes.
         self._timers: list[tuple[float, int, NodeRecord]] = []
         self._order = itertools.count()
@@ -90,10 +95,13 @@ class Monitor:
 
     def sync(self, snapshot: Snapshot, now: float) -> None:
         """Takes over the catalog: nodes appear and are forgotten; a changed endpoint or engine starts anew."""
-        for name in [name for name in self._nodes if name not in snapshot.nodes]:
-            self._forget(self._nodes.pop(name))
-        for name, spec in snapshot.nodes.items():
-            node = self._nodes.get(name)
+        before, self._synced = self._synced, snapshot.nodes
+        for name in sorted(changed(before, snapshot.nodes)):
+            node, spec = self._nodes.get(name), snapshot.nodes.get(name)
+            if spec is None:
+                if node is not None:
+                    self._forget(self._nodes.pop(name))
+                continue
             if node is not None and node.spec is spec:
                 continue
             if node is not None and (node.spec.endpoint, node.spec.engine) != (spec.endpoint, spec.engine):
@@ -112,9 +120,10 @@ class Monitor:
         for name, deployment in wanted.items():
             record = node.deployments.get(name)
             if record is None:
-                record = DeploymentRecord(deployment, node, self._circuit.window_seconds)
+                record = DeploymentRecord(deployment, node, self._circuit.window_seconds, self._view.spoiled)
                 node.deployments[name] = self._deployments[name] = record
                 self._pools.setdefault(record.model_id, PoolRecord()).members[name] = record
+                self._view.urge(record)
                 self.version += 1
             else:
                 record.describe(deployment)
@@ -128,6 +137,7 @@ class Monitor:
 
     def _forget_deployment(self, record: DeploymentRecord) -> None:
         del self._deployments[record.name]
+        self._view.forget(record)
         pool = self._pools[record.model_id]
         del pool.members[record.name]
         pool.active.discard(record)
@@ -180,7 +190,7 @@ class Monitor:
             if listed and record.seen_unlisted:
                 self._start_slowly(record, now)
             record.listed = listed
-            record.health = None
+            self._view.urge(record)
             self.version += 1
 
     def observe_metrics(self, node: str, metrics: EngineMetrics, now: float) -> None:
@@ -237,7 +247,7 @@ class Monitor:
             case Phase.FINISHED, Result.OVERLOADED:
                 # Load, not death, and no answer either: it counts neither way, and its milliseconds are no latency.
                 record.outcome_at = now
-                record.health = None
+                record.spoil()
             case _:
                 return  # a caller's own error, or its change of mind
         if record.node.grade is not record.node.known_grade:
@@ -304,14 +314,12 @@ class Monitor:
         return render(record, self._health, now)
 
     def view(self, now: float) -> Mapping[str, DeploymentHealth]:
-        """All deployments by name; figures may be up to a second old, everything that `version` counts is not."""
-        health = self._health
-        return {
-            record.name: record.health
-            if record.health is not None and record.rendered_at <= now < record.stable_until
-            else render(record, health, now)
-            for record in self._deployments.values()
-        }
+        """All deployments by name, as a roll; figures may be about a second old, all that `version` counts is not."""
+        return self._view.view(now)
+
+    def refresh(self, now: float, most: int) -> int:
+        """Renders figures for the next view, so many at most; how many it were."""
+        return self._view.refresh(now, most)
 
     def node(self, name: str, now: float) -> NodeStatus:
         """Raises NotFound."""
@@ -459,7 +467,7 @@ class Monitor:
 
     def _move(self, record: DeploymentRecord, after: Circuit, now: float, why: str) -> None:
         before, record.circuit = record.circuit, after
-        record.health = None
+        self._view.urge(record)
         if type(after) is type(before):
             return
         match after:
@@ -522,11 +530,12 @@ class Monitor:
 
     def _changed(self, node: NodeRecord) -> None:
         self.version += 1
-        self._stale(node)
+        for record in node.deployments.values():
+            self._view.urge(record)
 
     def _stale(self, node: NodeRecord) -> None:
         for record in node.deployments.values():
-            record.health = None
+            record.spoil()
 
     def _active(self, record: DeploymentRecord) -> None:
         self._pools[record.model_id].active.add(record)

@@ -35,7 +35,7 @@ def answered(record: DeploymentRecord, outcome: Outcome, now: float) -> None:
     """An attempt ended well."""
     record.outcome_at = now
     record.node.fresh_at = now
-    record.health = None
+    record.spoil()
     latency = sensible(outcome.latency_seconds)
     first = sensible(outcome.time_to_first_token_seconds)
     if latency is not None:
@@ -62,7 +62,7 @@ def failed(
     Doubtful is what would open the circuit for everybody on the word of one reporter, while probes pass.
     """
     record.outcome_at = now
-    record.health = None
+    record.spoil()
     record.latency.observe(health.worst_latency_seconds, now)
     record.latency_peak.observe(health.worst_latency_seconds, now)
     outcomes = record.outcomes

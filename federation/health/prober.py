@@ -13,7 +13,7 @@ import heapq
 import itertools
 import logging
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import inf
 from pathlib import Path
 from random import Random
@@ -22,6 +22,7 @@ import aiohttp
 import anyio
 from anyio.abc import TaskGroup
 
+from catalog.rolls import changed
 from catalog.types import Node, Snapshot
 from federation.config import HealthSettings
 from federation.health.checks import probe_node, scrape
@@ -70,6 +71,8 @@ class Prober:
         self._ours = ours
         self._ca_file = ca_file
         self._grpc_roots: bytes | None = None
+        # The nodes as `sync` saw them last.
+        self._synced: Mapping[str, Node] = {}
         self._nodes: dict[str, Node] = {}
         # (when, order, name); the live entry of a name is the one in `_due`.
         self._queue: list[tuple[float, int, str]] = []
@@ -82,11 +85,13 @@ class Prober:
 
     def sync(self, snapshot: Snapshot) -> None:
         """Takes over the nodes. New ones and those with another endpoint or engine are probed at once."""
-        gone = [name for name in self._nodes if name not in snapshot.nodes]
-        for name in gone:
-            del self._nodes[name]
-            self._due.pop(name, None)
-        for name, node in snapshot.nodes.items():
+        seen, self._synced = self._synced, snapshot.nodes
+        for name in sorted(changed(seen, snapshot.nodes)):
+            node = snapshot.nodes.get(name)
+            if node is None:
+                self._nodes.pop(name, None)
+                self._due.pop(name, None)
+                continue
             before = self._nodes.get(name)
             self._nodes[name] = node
             if before is None or (before.endpoint, before.engine) != (node.endpoint, node.engine):

@@ -95,6 +95,7 @@ class DeploymentRecord:
         "latency_peak",
         "learner",
         "listed",
+        "look_at",
         "model_id",
         "name",
         "names",
@@ -109,12 +110,21 @@ class DeploymentRecord:
         "ramp_since",
         "rendered_at",
         "seen_unlisted",
+        "spoiled",
         "stable_until",
         "suspicion",
         "suspicion_at",
     )
 
-    def __init__(self, deployment: Deployment, node: NodeRecord, window_seconds: float) -> None:
+    def __init__(
+        self,
+        deployment: Deployment,
+        node: NodeRecord,
+        window_seconds: float,
+        spoiled: dict[DeploymentRecord, None],
+    ) -> None:
+        """`spoiled` takes those whose last rendering is no longer true."""
+        self.spoiled = spoiled
         self.name = deployment.name
         self.model_id = deployment.model_id
         self.node = node
@@ -155,7 +165,14 @@ class DeploymentRecord:
         self.health: DeploymentHealth | None = None
         self.rendered_at = -inf
         self.stable_until = -inf
+        # When the view looks at it again by itself.
+        self.look_at = inf
         self.describe(deployment)
+
+    def spoil(self) -> None:
+        """Its figures are others than were rendered."""
+        self.health = None
+        self.spoiled[self] = None
 
     def describe(self, deployment: Deployment) -> None:
         """Takes over what a registration may change without starting anew."""

@@ -5,12 +5,14 @@ Only what this control plane owns: what was imported never stands in a view, so 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from types import MappingProxyType
 from typing import TypeVar
 
+from catalog.rolls import Roll, changed, roll
+from catalog.snapshot import EMPTY_SNAPSHOT
 from catalog.types import Deployment, Node, Snapshot
 from federation.peering.messages import Identity, Update, View
 
@@ -45,24 +47,68 @@ def may_export(model_id: str, rules: ExportRules, peer: Identity) -> bool:
 
 def export_view(snapshot: Snapshot, me: Identity, peer: Identity, rules: ExportRules) -> View:
     """What `peer` is told of the catalog: the regions that are owned here, their nodes as far as they may be told."""
-    owned = frozenset(me.owned_regions)
-    allowed = {model_id: may_export(model_id, rules, peer) for model_id in snapshot.models}
-    unruled = all(allowed.values())
-    nodes: dict[str, Node] = {}
-    served: set[str] = set()
-    for name, node in snapshot.nodes.items():
-        if node.region_id not in owned or node.owner not in ("", me.region_id):
-            continue
-        told = node if unruled else _told(node, allowed)
-        if told.deployments:
-            nodes[name] = told
-            served.update(deployment.model_id for deployment in told.deployments)
-    return View(
-        snapshot.revision,
-        MappingProxyType({name: region for name, region in snapshot.regions.items() if name in owned}),
-        MappingProxyType({name: model for name, model in snapshot.models.items() if name in served}),
-        MappingProxyType(nodes),
-    )
+    return Exports(me, peer, rules).view(snapshot)
+
+
+class Exports:
+    """The views of one peer, each made from the last and what changed since."""
+
+    def __init__(self, me: Identity, peer: Identity, rules: ExportRules) -> None:
+        self.peer = peer
+        self._me = me
+        self._rules = rules
+        self._of: Snapshot = EMPTY_SNAPSHOT
+        self._view = View(0, Roll(), Roll(), Roll())
+        self._allowed: dict[str, bool] = {}
+        # Whether all of them are.
+        self._unruled = True
+        # Told deployments by model.
+        self._served: Counter[str] = Counter()
+
+    def view(self, snapshot: Snapshot) -> View:
+        """What the peer is told of a snapshot."""
+        before, self._of = self._of, snapshot
+        if before is snapshot:
+            return self._view
+        names = changed(before.nodes, snapshot.nodes)
+        models = changed(before.models, snapshot.models)
+        if models:
+            self._allowed = {model_id: may_export(model_id, self._rules, self.peer) for model_id in snapshot.models}
+            was_unruled, self._unruled = self._unruled, all(self._allowed.values())
+            if before.models.keys() != snapshot.models.keys() and not (was_unruled and self._unruled):
+                # Nodes may be told of otherwise without having changed.
+                names = frozenset(before.nodes.keys() | snapshot.nodes.keys())
+        nodes = roll(self._view.nodes)
+        news: dict[str, Node] = {}
+        gone: list[str] = []
+        for name in sorted(names):
+            known, told = nodes.get(name), self._told(snapshot.nodes.get(name))
+            if known is not None:
+                self._served.subtract(deployment.model_id for deployment in known.deployments)
+            if told is not None:
+                self._served.update(deployment.model_id for deployment in told.deployments)
+                news[name] = told
+            elif known is not None:
+                gone.append(name)
+        owned = frozenset(self._me.owned_regions)
+        served, regions = self._served, self._view.regions
+        if changed(before.regions, snapshot.regions):
+            regions = Roll({name: region for name, region in snapshot.regions.items() if name in owned})
+        self._view = View(
+            snapshot.revision,
+            regions,
+            Roll({name: model for name, model in snapshot.models.items() if served[name] > 0}),
+            nodes.after(news, gone),
+        )
+        return self._view
+
+    def _told(self, node: Node | None) -> Node | None:
+        """A node as the peer is told of it; None: it is not."""
+        me = self._me
+        if node is None or node.region_id not in me.owned_regions or node.owner not in ("", me.region_id):
+            return None
+        told = node if self._unruled else _told(node, self._allowed)
+        return told if told.deployments else None
 
 
 def _told(node: Node, allowed: Mapping[str, bool]) -> Node:
@@ -99,11 +145,12 @@ def difference(before: View, after: View) -> tuple[Update, ...]:
 
 
 def _changed(before: Mapping[str, R], after: Mapping[str, R]) -> tuple[R, ...]:
-    return tuple(value for name, value in after.items() if (known := before.get(name)) is not value and known != value)
+    found = ((name, after[name]) for name in sorted(changed(before, after)) if name in after)
+    return tuple(value for name, value in found if before.get(name) != value)
 
 
 def _removed(before: Mapping[str, R], after: Mapping[str, R]) -> tuple[str, ...]:
-    return tuple(name for name in before if name not in after)
+    return tuple(name for name in sorted(changed(before, after)) if name not in after)
 
 
 def _parts(update: Update) -> tuple[Update, ...]:

@@ -22,7 +22,7 @@ from federation.edge.service_config import TlsOptions, parse_addresses, split_ho
 from federation.logs import Log
 from federation.peering import wire
 from federation.peering.dialing import channel_to, read
-from federation.peering.exports import ExportRules, export_view
+from federation.peering.exports import ExportRules, Exports
 from federation.peering.imports import Imports
 from federation.peering.link import Link
 from federation.peering.messages import Apply, Effect, Heard, Identity, Measured, Message, Met, NodeReport, Told, View
@@ -114,7 +114,7 @@ class Peering:
         self._ended: dict[str, tuple[str, bool]] = {}
         # Links to further replicas of peers: they are told, and not listened to.
         self._spares: list[Link[Session]] = []
-        self._views: dict[str, tuple[Snapshot, Identity, View]] = {}
+        self._views: dict[str, Exports] = {}
         self._reporter = Reporter()
         self._reported: tuple[object, frozenset[str], Mapping[str, NodeReport]] = (None, frozenset(), NO_REPORTS)
         self._reported_at = float("-inf")
@@ -291,9 +291,9 @@ class Peering:
         """The newest view for a peer."""
         snapshot = self._exported().snapshot
         known = self._views.get(peer.region_id)
-        if known is None or known[0] is not snapshot or known[1] != peer:
-            known = self._views[peer.region_id] = (snapshot, peer, export_view(snapshot, self.me, peer, self._rules))
-        return known[2]
+        if known is None or known.peer != peer:
+            known = self._views[peer.region_id] = Exports(self.me, peer, self._rules)
+        return known.view(snapshot)
 
     def reports(self, now: float) -> Mapping[str, NodeReport]:
         """What is said of the own nodes; up to REPORTS_SECONDS old."""

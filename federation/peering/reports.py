@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
+from catalog.rolls import Roll, changed
 from catalog.types import Node
 from federation.peering.messages import DeploymentReport, NodeReport
+from federation.peering.overlay import node_of
 from policies.health import DeploymentHealth, Grade
 
 _UNKNOWN = DeploymentHealth()
-_Seen = tuple[Node, bool, tuple[DeploymentHealth, ...], NodeReport]
 
 
 class Reporter:
-    """Makes reports anew only where the health behind them changed: most of a large fleet did not."""
+    """Makes reports anew only where what is behind them changed: most of a large fleet did not."""
 
     def __init__(self) -> None:
-        self._seen: dict[str, _Seen] = {}
+        self._reports: Roll[NodeReport] = Roll()
+        self._nodes: Mapping[str, Node] = {}
+        self._health: Mapping[str, DeploymentHealth] = {}
+        self._ended: frozenset[str] = frozenset()
 
     def reports(
         self,
@@ -26,22 +29,18 @@ class Reporter:
         ended: frozenset[str],
         now: float,
     ) -> Mapping[str, NodeReport]:
-        """All nodes by name; `ended` are those whose lease is over and whose record does not say so yet."""
-        seen: dict[str, _Seen] = {}
-        for name, node in nodes.items():
-            known = self._seen.get(name)
-            found = tuple([health.get(each.name, _UNKNOWN) for each in node.deployments])
-            gone = name in ended
-            if known is not None and known[0] is node and known[1] == gone and _same(known[2], found):
-                seen[name] = known
-            else:
-                seen[name] = (node, gone, found, _report(node, found, gone, now))
-        self._seen = seen
-        return MappingProxyType({name: each[3] for name, each in seen.items()})
-
-
-def _same(before: tuple[DeploymentHealth, ...], after: tuple[DeploymentHealth, ...]) -> bool:
-    return all(map(lambda one, other: one is other, before, after))
+        """All nodes by name, as a roll; `ended` are those whose lease is over and whose record does not say so yet."""
+        names = changed(self._nodes, nodes) | (self._ended ^ ended)
+        names |= {node_of(name) for name in changed(self._health, health)}
+        self._nodes, self._health, self._ended = nodes, health, ended
+        news = {}
+        for name in sorted(names):
+            node = nodes.get(name)
+            if node is not None:
+                found = tuple([health.get(each.name, _UNKNOWN) for each in node.deployments])
+                news[name] = _report(node, found, name in ended, now)
+        self._reports = self._reports.after(news, names - news.keys())
+        return self._reports
 
 
 def _report(node: Node, health: tuple[DeploymentHealth, ...], gone: bool, now: float) -> NodeReport:

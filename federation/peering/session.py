@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
 
+from catalog.rolls import changed
 from federation.peering.exports import difference, snapshot_of
 from federation.peering.messages import (
     Ack,
@@ -50,6 +51,7 @@ SUMMARY_SECONDS = 1.0
 WINDOW = 4
 # Reports in one message: reading it takes about a millisecond, in which nobody is routed.
 REPORTS_A_MESSAGE = 100
+NOTHING_TOLD = View()
 NO_REPORTS: Mapping[str, NodeReport] = MappingProxyType({})
 
 
@@ -148,8 +150,8 @@ class Session:
         self._summary_at = float("-inf")
         self._summaries = 0
         self._heard_summaries = 0
-        self._reports: Mapping[str, NodeReport] = NO_REPORTS
-        self._looked_at: tuple[object, object] = (None, None)
+        self._reports: dict[str, NodeReport] = {}
+        self._looked_at: tuple[Mapping[str, NodeReport], View] = (NO_REPORTS, NOTHING_TOLD)
 
     @property
     def closed(self) -> bool:
@@ -196,9 +198,9 @@ class Session:
             return ()
         effects: list[Effect] = []
         if self._told is None:
-            effects += self._tell(snapshot_of(view), view)
+            effects += self._tell(snapshot_of(view), NOTHING_TOLD, view)
         elif self._resuming or (view.revision != self._told.revision and self.ledger.unacked < WINDOW):
-            effects += self._tell(difference(self._told, view), view)
+            effects += self._tell(difference(self._told, view), self._told, view)
         if self._told is not None and now - self._summary_at >= SUMMARY_SECONDS:
             effects += self._summarize(reports, self._told, now)
         return tuple(effects)
@@ -278,31 +280,33 @@ class Session:
 
     # --- exporting
 
-    def _tell(self, parts: tuple[Update, ...], view: View) -> list[Effect]:
+    def _tell(self, parts: tuple[Update, ...], before: View, view: View) -> list[Effect]:
         self._told = view
         self._resuming = False
         # The peer forgets the report of a node that is gone, and needs it again if the node comes back the same.
-        self._reports = {name: report for name, report in self._reports.items() if name in view.nodes}
+        for name in changed(before.nodes, view.nodes):
+            if name not in view.nodes:
+                self._reports.pop(name, None)
         self.ledger.told(view)
         return [Send(part) for part in parts]
 
     def _summarize(self, reports: Mapping[str, NodeReport], told: View, now: float) -> list[Effect]:
-        if self._looked_at[0] is reports and self._looked_at[1] is told:
-            return []
+        seen, before = self._looked_at
+        names = changed(seen, reports) | changed(before.nodes, told.nodes)
         self._looked_at = (reports, told)
-        changed = [
-            report
-            for name, report in reports.items()
-            if name in told.nodes and (known := self._reports.get(name)) is not report and known != report
-        ]
-        self._reports = {**self._reports, **{report.node: report for report in changed}}
-        if not changed:
+        news = []
+        for name in sorted(names):
+            report = reports.get(name)
+            if report is not None and name in told.nodes and self._reports.get(name) != report:
+                self._reports[name] = report
+                news.append(report)
+        if not news:
             return []
         self._summary_at = now
         effects: list[Effect] = []
-        for first in range(0, len(changed), REPORTS_A_MESSAGE):
+        for first in range(0, len(news), REPORTS_A_MESSAGE):
             self._summaries += 1
-            effects.append(Send(Summary(self._summaries, tuple(changed[first : first + REPORTS_A_MESSAGE]))))
+            effects.append(Send(Summary(self._summaries, tuple(news[first : first + REPORTS_A_MESSAGE]))))
         return effects
 
     # --- importing

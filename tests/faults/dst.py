@@ -227,7 +227,7 @@ class Site:
             self.keep(now)
 
     def keep(self, now: float) -> None:
-        peers = [replace(peer, reports=dict(peer.reports), laid={}) for peer in self.peering.imports.peers.values()]
+        peers = [replace(peer, reports=dict(peer.reports)) for peer in self.peering.imports.peers.values()]
         self.kept_at = self.world.now
         self.kept = list(
             last_known.lines_of(self.name, self.feed.known, peers, answered_at=self.wall(), now=now, wall=self.wall())
