@@ -24,7 +24,7 @@ from federation.peering.loads import FarLoads
 from federation.routing.compiled import Compiled
 from federation.routing.compiling import NOTHING, recompile
 from federation.routing.router import Router
-from federation.routing.table import build_table
+from federation.routing.table import Tables
 from policies.document import compile_policy
 from policies.errors import InvalidPolicy
 from policies.health import DeploymentHealth
@@ -81,6 +81,7 @@ class Installer:
         self._own: Snapshot | None = None
         self._imported = -1
         self.snapshot: Snapshot = EMPTY_SNAPSHOT
+        self._tables = Tables(home_region)
         # The newest columns, and what they were made from.
         self._compiled: Compiled = NOTHING
         self._compiled_of: Snapshot = EMPTY_SNAPSHOT
@@ -136,10 +137,9 @@ class Installer:
         if self._compiled_of is not inputs[0]:
             self._compiled = recompile(self._compiled, self._compiled_of, inputs[0])
             self._compiled_of = inputs[0]
-        table = build_table(
+        table = self._tables.build(
             self._compiled,
             self.health,
-            home_region=self._home_region,
             now=now,
             unix_time=self._wall(),
             expired_nodes=self._leases.ended(),

@@ -22,6 +22,7 @@ from federation.routing.planner import Planner, unknown
 from federation.routing.rations import Rations
 from federation.routing.reservations import Reservation, Reservations
 from federation.routing.roads import Roads
+from federation.routing.seats import Seats
 from federation.routing.shadow import Shadows
 from federation.routing.spills import Spills
 from federation.routing.state import State, load_of
@@ -105,9 +106,8 @@ class Router:
         self._planner = Planner(registry, self._roads)
         self.rations = Rations(settings.tenant_policies, settings.policy)
         self.spills = Spills()
-        self._slot_names: dict[int, str] = {}
-        self._slots_of_node: dict[str, list[int]] = {}
         self.state = State()
+        self._seats = Seats(self.state)
         self.reservations = Reservations(self.state)
         self._heard = Heard()
         self.ring = DecisionRing(settings.decisions_kept)
@@ -133,14 +133,9 @@ class Router:
 
     def install(self, table: Table) -> None:
         """Swaps the table; decisions from now on read it."""
-        slots = self.state.slots_for(table.pool.names, table.built_at)
-        self._table = replace(table, pool=replace(table.pool, slot=slots))
+        table = replace(table, pool=replace(table.pool, slot=self._seats.follow(table)))
+        self._table = table
         self._planner.forget()
-        self._slot_names = dict(zip(slots.tolist(), table.pool.names, strict=True))
-        nodes: dict[str, list[int]] = {}
-        for slot, node in zip(slots.tolist(), table.compiled.node_names, strict=True):
-            nodes.setdefault(node, []).append(slot)
-        self._slots_of_node = nodes
 
     def install_policies(self, policies: Mapping[str, Policy]) -> None:
         """Stored policies from now on; presets are there unless one of the same name is stored."""
@@ -479,18 +474,18 @@ class Router:
         if record is not None:
             names, chosen = record.table.pool.names, record.chosen
             return names[chosen[outcome.attempt]] if outcome.attempt < len(chosen) else None
-        return self._slot_names.get(held.slot) if held is not None and held.attempt == outcome.attempt else None
+        return self._seats.names.get(held.slot) if held is not None and held.attempt == outcome.attempt else None
 
     def observe_load(self, node: str, running: float | None, queue: float | None, now: float) -> None:
         """What an engine or its agent says of a node: sequences that run and that wait. None is unknown."""
         self.state.advance(now)
         table = self._table
-        for slot in self._slots_of_node.get(node, ()):
+        for slot in self._seats.of_node.get(node, ()):
             if running is not None:
                 self.state.running[slot] = running + (queue or 0.0)
                 self.state.touch(slot)
             if queue is not None and table is not None:
-                row = table.compiled.row_of[self._slot_names[slot]]
+                row = table.compiled.row_of[self._seats.names[slot]]
                 per_token = float(table.pool.prefill[row])
                 if np.isnan(per_token):
                     per_token = self.policy("").assume.prefill_seconds_per_token
@@ -505,7 +500,7 @@ class Router:
             self.state.suspect(late.slot, ratio)
         if self._on_suspicion is not None:
             for slot in np.flatnonzero(np.asarray(self.state.suspicion) > TOLD_SUSPICION).tolist():
-                name = self._slot_names.get(slot)
+                name = self._seats.names.get(slot)
                 if name is not None:
                     self._on_suspicion(name, self.state.suspicion[slot], now)
         if self._log is not None:

@@ -103,15 +103,22 @@ class State:
 
     def slots_for(self, names: Sequence[str], now: float) -> IntArray:
         """Slots of a table's rows; deployments that are gone give theirs back after a rest."""
-        gone = self.slots.keys() - set(names)
+        self.give_back(sorted(self.slots.keys() - set(names)), now)
+        return np.fromiter((self.take(name, now) for name in names), dtype=np.int64, count=len(names))
+
+    def give_back(self, gone: Sequence[str], now: float) -> None:
+        """Slots of deployments that are gone, after a rest."""
         for name in gone:
             slot = self.slots.pop(name)
             del self._slot_of[self._tenancy[slot]]
             self._resting.append((now + SLOT_REST_SECONDS, slot))
-        for name in names:
-            if name not in self.slots:
-                self.slots[name] = self._take_slot(now)
-        return np.fromiter((self.slots[name] for name in names), dtype=np.int64, count=len(names))
+
+    def take(self, name: str, now: float) -> int:
+        """The slot of a deployment; a new one where it has none."""
+        slot = self.slots.get(name)
+        if slot is None:
+            slot = self.slots[name] = self._take_slot(now)
+        return slot
 
     def _take_slot(self, now: float) -> int:
         if self._resting and self._resting[0][0] <= now:

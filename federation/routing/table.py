@@ -1,28 +1,28 @@
 """The immutable table that decisions read: all deployments as columns, at one revision and one moment.
 
 What the catalog says changes rarely and is compiled when it does (`compiling.py`); health is laid over it at every
-build (`build_table`).  Load never causes a build: it lives in `state.py`.
+build (`Tables`).  Load never causes a build: it lives in `state.py`.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
 from catalog.types import Snapshot
 from federation.routing.compiled import Compiled
 from federation.routing.compiling import compile_catalog
+from federation.routing.laying import Laid, lay
 from federation.routing.prices import by_the_hour, factor
-from policies.health import CircuitState, DeploymentHealth, Grade
+from policies.health import DeploymentHealth
 from policies.pool import FloatArray, Pool
 from policies.types import Code
 
-NAN = float("nan")
 NEVER = float("-inf")
-UNKNOWN_HEALTH = DeploymentHealth()
 # Signals older than this say nothing any more: three half-lives of a grade.
 STALE_SECONDS = 45.0
 
@@ -49,87 +49,95 @@ class Table:
         return self.compiled.revision
 
 
+class Tables:
+    """Builds tables one after the other: what did not change since the last is shared with it."""
+
+    def __init__(self, home_region: str) -> None:
+        self._home_region = home_region
+        self._laid: Laid | None = None
+        self._last: Pool | None = None
+
+    def build(
+        self,
+        compiled: Compiled,
+        health: Mapping[str, DeploymentHealth],
+        *,
+        now: float,
+        unix_time: float = 0.0,
+        expired_nodes: Iterable[str] = (),
+        lapsed_regions: Iterable[str] = (),
+        catalog_at: float = float("inf"),
+    ) -> Table:
+        """Lays health and the hour's prices over the catalog.
+
+        `expired_nodes` (`region_id/node_id`) are those whose lease ended and whose record could not be told so yet;
+        `lapsed_regions` are those of peers that were not heard for the length of a lease.
+        """
+        laid = self._laid = lay(self._laid, compiled, health)
+        base = compiled.pool
+        status = np.where(compiled.status != 0, compiled.status, laid.status)
+        status[(status == 0) & (laid.ejected_until > now)] = Code.EJECTED.value
+        for node in expired_nodes:
+            begin, end = bisect_left(base.names, f"{node}/"), bisect_left(base.names, f"{node}0")
+            status[begin:end] = Code.LEASE_EXPIRED.value
+        lapsed = frozenset(lapsed_regions)
+        if lapsed:
+            away = np.array([place.region_id in lapsed for place in base.places], dtype=np.bool_)
+            status[away[base.place]] = Code.PEER_LEASE_EXPIRED.value
+        prefill = _or_learned(base.prefill, laid.prefill)
+        least = _or_learned(base.least, laid.least)
+        decode = _or_learned(base.decode, laid.decode)
+        prices = _prices(compiled, prefill, decode, unix_time)
+        columns: dict[str, Any] = {
+            "status": status,
+            "half_open": laid.half_open,
+            "health": laid.score,
+            "recovered": now - laid.recovered_at,
+            "prefill": prefill,
+            "least": least,
+            "decode": decode,
+            "input_price": prices[0],
+            "output_price": prices[1],
+            "cached_price": prices[2],
+            "latency": laid.latency,
+            "peak": laid.peak,
+        }
+        last = self._last
+        if last is not None:
+            columns = {name: same_or_new(getattr(last, name), column) for name, column in columns.items()}
+        pool = self._last = replace(base, **columns)
+        return Table(
+            compiled=compiled,
+            pool=pool,
+            signals=laid.signals,
+            home_region=self._home_region,
+            built_at=now,
+            stale_regions=_stale(pool, laid.signals, now),
+            retry_at=float(laid.retry_at.min(initial=float("inf"))),
+            catalog_at=catalog_at,
+        )
+
+
 def build_table(
-    catalog: Snapshot | Compiled,
-    health: Mapping[str, DeploymentHealth],
-    *,
-    home_region: str,
-    now: float,
-    unix_time: float = 0.0,
-    expired_nodes: Iterable[str] = (),
-    lapsed_regions: Iterable[str] = (),
-    catalog_at: float = float("inf"),
+    catalog: Snapshot | Compiled, health: Mapping[str, DeploymentHealth], *, home_region: str, now: float, **more: Any
 ) -> Table:
-    """Lays health and the hour's prices over the catalog.
-
-    `expired_nodes` (`region_id/node_id`) are those whose lease ended and whose record could not be told so yet;
-    `lapsed_regions` are those of peers that were not heard for the length of a lease.
-    """
+    """One table by itself; `more` as for `Tables.build`."""
     compiled = catalog if isinstance(catalog, Compiled) else compile_catalog(catalog)
-    base = compiled.pool
-    known = [health.get(name, UNKNOWN_HEALTH) for name in base.names]
-    status = np.array([_health_status(h, now) for h in known], dtype=np.int8)
-    status = np.where(compiled.status != 0, compiled.status, status)
-    gone = frozenset(expired_nodes)
-    if gone:
-        lost = np.array([name in gone for name in compiled.node_names], dtype=np.bool_)
-        status = np.where(lost, Code.LEASE_EXPIRED.value, status)
-    lapsed = frozenset(lapsed_regions)
-    if lapsed:
-        away = np.array([place.region_id in lapsed for place in base.places], dtype=np.bool_)
-        status = np.where(away[base.place], Code.PEER_LEASE_EXPIRED.value, status)
-    prefill = _or_learned(base.prefill, (h.prefill_seconds_per_token for h in known))
-    least = _or_learned(base.least, (h.min_time_to_first_token_seconds for h in known))
-    decode = _or_learned(base.decode, (h.decode_tokens_per_second for h in known))
-    open_until = [h.circuit.retry_at for h in known if h.circuit.state is CircuitState.OPEN]
-    prices = _prices(compiled, prefill, decode, unix_time)
-    pool = replace(
-        base,
-        status=status.astype(np.int8),
-        half_open=np.array([h.circuit.state is CircuitState.HALF_OPEN for h in known], dtype=np.bool_),
-        health=np.array([h.score for h in known], dtype=np.float64),
-        recovered=now - np.array([h.recovered_at for h in known], dtype=np.float64),
-        prefill=prefill,
-        least=least,
-        decode=decode,
-        input_price=prices[0],
-        output_price=prices[1],
-        cached_price=prices[2],
-        latency=_floats(h.latency_p50_seconds for h in known),
-        peak=_floats(h.latency_peak_seconds for h in known),
-    )
-    signals = _signals(known)
-    return Table(
-        compiled=compiled,
-        pool=pool,
-        signals=signals,
-        home_region=home_region,
-        built_at=now,
-        stale_regions=_stale(pool, signals, now),
-        retry_at=min(open_until, default=float("inf")),
-        catalog_at=catalog_at,
-    )
+    return Tables(home_region).build(compiled, health, now=now, **more)
 
 
-def _health_status(health: DeploymentHealth, now: float) -> int:
-    if not health.ready or health.grade is Grade.LOADING:
-        return Code.NOT_READY.value
-    if health.grade is Grade.UNHEALTHY:
-        return Code.UNHEALTHY.value
-    if health.circuit.state is CircuitState.OPEN:
-        return Code.CIRCUIT_OPEN.value
-    if health.ejected_until > now:
-        return Code.EJECTED.value
-    return 0
+def same_or_new(before: Any, after: Any) -> Any:
+    """The column before where the one after says the same bit for bit, so that others see that nothing changed."""
+    if before is after or before.shape != after.shape:
+        return after
+    # By their bits: NaN is then as good as any number.
+    plain = f"u{before.dtype.itemsize}"
+    return before if np.array_equal(before.view(plain), after.view(plain)) else after
 
 
-def _floats(values: Iterable[float | None]) -> FloatArray:
-    return np.array([NAN if value is None else value for value in values], dtype=np.float64)
-
-
-def _or_learned(declared: FloatArray, learned: Iterable[float | None]) -> FloatArray:
+def _or_learned(declared: FloatArray, learned: FloatArray) -> FloatArray:
     """What was declared, else what was learned."""
-    return np.where(np.isnan(declared), _floats(learned), declared)
+    return np.where(np.isnan(declared), learned, declared)
 
 
 def _prices(compiled: Compiled, prefill: FloatArray, decode: FloatArray, unix_time: float) -> list[FloatArray]:
@@ -144,13 +152,6 @@ def _prices(compiled: Compiled, prefill: FloatArray, decode: FloatArray, unix_ti
         np.where(np.isnan(base.output_price), own_output, base.output_price) * factors,
         base.cached_price * factors,
     ]
-
-
-def _signals(known: list[DeploymentHealth]) -> Mapping[str, FloatArray]:
-    kinds = sorted({kind for health in known for kind in health.signal_times})
-    return MappingProxyType(
-        {kind: np.array([h.signal_times.get(kind, NEVER) for h in known], dtype=np.float64) for kind in kinds}
-    )
 
 
 def _stale(pool: Pool, signals: Mapping[str, FloatArray], now: float) -> tuple[str, ...]:

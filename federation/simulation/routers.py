@@ -18,7 +18,7 @@ from federation.routing.compiling import compile_catalog
 from federation.routing.decisions import Record
 from federation.routing.router import Router
 from federation.routing.state import IN_FLIGHT, PENDING
-from federation.routing.table import build_table
+from federation.routing.table import Tables
 from federation.simulation.fleet import Fleet, Gateway
 from federation.simulation.world import Journey, Page, Refused
 from policies import chance
@@ -96,6 +96,7 @@ class PolicyPlacer:
         self._models = frozenset([fleet.model_id])
         self.monitor.sync(snapshot, 0.0)
         self._compiled = compile_catalog(snapshot)
+        self._tables = Tables(gateway.region_id)
         self._built: tuple[int, float] = (-1, float("-inf"))
 
     def _want(self, node: str) -> None:
@@ -110,7 +111,7 @@ class PolicyPlacer:
         self.monitor.tick(now)
         self.router.sweep(now)
         if self._built[0] != self.monitor.version or now - self._built[1] >= MAX_TABLE_AGE_SECONDS:
-            table = build_table(self._compiled, self.monitor.view(now), home_region=self._gateway.region_id, now=now)
+            table = self._tables.build(self._compiled, self.monitor.view(now), now=now)
             self.router.install(table)
             self._built = (self.monitor.version, now)
 

@@ -15,8 +15,11 @@ from catalog.snapshot import EMPTY_SNAPSHOT
 from catalog.types import Node, PriceBand, Reach, RegionStatus, ServingProfile, Snapshot
 from federation.routing.compiled import Compiled
 from federation.routing.compiling import INDEXES, NOTHING, compile_catalog, recompile
-from federation.routing.table import build_table
+from federation.routing.seats import Seats
+from federation.routing.state import State
+from federation.routing.table import Tables, build_table
 from policies.errors import NoCandidate
+from policies.health import CircuitState, CircuitView, DeploymentHealth, Grade
 from policies.pool import COLUMNS
 from policies.types import Explain
 from tests.builders import MODEL, a_deployment, a_model, a_node, a_region, a_request, a_router, a_snapshot, all_well
@@ -252,3 +255,62 @@ def test_a_roll_that_went_further_than_it_remembers_is_compared() -> None:
 
     assert changed(first, last) == {"0"}
     assert np.array_equal(sorted(last), sorted(first))
+
+
+def a_random_health(rng: Random) -> DeploymentHealth:
+    state = rng.choice(list(CircuitState))
+    return DeploymentHealth(
+        grade=rng.choice(list(Grade)),
+        ready=rng.random() < 0.8,
+        score=rng.random(),
+        circuit=CircuitView(state, retry_at=30.0 if state is CircuitState.OPEN else 0.0),
+        recovered_at=rng.choice([float("-inf"), 3.0]),
+        ejected_until=rng.choice([0.0, 0.0, 8.0]),
+        latency_p50_seconds=rng.choice([None, 0.5]),
+        latency_peak_seconds=rng.choice([None, 0.7]),
+        prefill_seconds_per_token=rng.choice([None, 0.001]),
+        min_time_to_first_token_seconds=rng.choice([None, 0.1]),
+        decode_tokens_per_second=rng.choice([None, 40.0]),
+        signal_times={kind: rng.random() for kind in ("probe", "load", "outcome") if rng.random() < 0.5},
+    )
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_tables_one_after_the_other_are_those_built_at_once(seed: int) -> None:
+    rng = Random(seed)
+    snapshot = a_snapshot(*(a_random_node(name, rng) for name in NODES[::2]), regions=[a_region(n) for n in REGIONS])
+    compiled, tables, seats = compile_catalog(snapshot), Tables("eu"), Seats(State())
+    health: Roll[DeploymentHealth] = Roll()
+    before_build, taken = compiled, State()
+
+    for step in range(40):
+        before, now = snapshot, step / 3
+        if rng.random() < 0.4:
+            snapshot = replace(rng.choice(CHANGES)(snapshot, rng), revision=step + 2)
+        compiled = recompile(before_build, before, snapshot)
+        before_build = compiled
+        deployments = sorted(compiled.pool.names)
+        told = rng.sample(deployments, min(len(deployments), rng.randint(0, 4)))
+        health = health.after(
+            {name: a_random_health(rng) for name in told}, rng.sample(sorted(health), len(health) // 9)
+        )
+        more: Any = {
+            "now": now,
+            "unix_time": 3_600.0 * step,
+            "expired_nodes": rng.sample(NODES, 1),
+            "lapsed_regions": rng.sample(REGIONS, rng.randint(0, 1)),
+        }
+        table = tables.build(compiled, health, **more)
+        fresh = build_table(snapshot, dict(health), home_region="eu", **more)
+
+        for name in COLUMNS:
+            if name not in LABELS:
+                assert repr(getattr(table.pool, name).tolist()) == repr(getattr(fresh.pool, name).tolist()), name
+        heard = {kind: times.tolist() for kind, times in table.signals.items() if np.isfinite(times).any()}
+        assert heard == {kind: times.tolist() for kind, times in fresh.signals.items() if np.isfinite(times).any()}
+        assert (table.stale_regions, table.retry_at) == (fresh.stale_regions, fresh.retry_at)
+
+        slots = seats.follow(table).tolist()
+        assert slots == taken.slots_for(table.pool.names, now).tolist()
+        assert seats.names == dict(zip(slots, table.pool.names, strict=True))
+        assert sorted(slot for of in seats.of_node.values() for slot in of) == sorted(slots)
