@@ -34,6 +34,13 @@ from policies.registry import BUILT_IN, Registry
 # Room that a crashed gateway holds, and late first tokens, are noticed this much later at most.
 TICK_SECONDS = 0.1
 MAX_TABLE_AGE_SECONDS = 1.0
+# After a table plans and figures are renewed in slices of about a millisecond, so many at most.
+MAX_SLICES = 200
+FIGURES_A_SLICE = 100
+# After a tick and its slices took so long, the next change waits so many times as long for its table, but never for
+# longer than MAX_REST_SECONDS: large fleets have fewer tables a second rather than slow answers.
+REST = 2.0
+MAX_REST_SECONDS = 0.4
 
 
 class Follower(Protocol):
@@ -92,14 +99,34 @@ class Installer:
         self.health: Mapping[str, DeploymentHealth] = MappingProxyType({})
         self.built_at = 0.0
         self.builds_total = 0
+        self.slices_total = 0
+        self._rest_until = float("-inf")
         # Documents that this program cannot use, by policy; what was compiled before them goes on.
         self.refused_policies: frozenset[str] = frozenset()
 
     async def run(self) -> None:
         """Ticks until cancelled."""
         while True:
-            self.tick()
+            spent = self._timed(self.tick)
+            for _ in range(MAX_SLICES):
+                # Requests are served between two slices.
+                await self._sleep(0.0)
+                before = self.slices_total
+                spent += self._timed(self._slice)
+                if self.slices_total == before:
+                    break
+            self._rest_until = self._monotonic() + min(REST * spent, MAX_REST_SECONDS)
             await self._sleep(TICK_SECONDS)
+
+    def _slice(self) -> None:
+        """One piece of what need not be done at once: a plan that is asked for, or figures for the next view."""
+        if self._router.renew_plans(1) or self._monitor.refresh(self._monotonic(), FIGURES_A_SLICE):
+            self.slices_total += 1
+
+    def _timed(self, work: Callable[[], None]) -> float:
+        started = self._monotonic()
+        work()
+        return self._monotonic() - started
 
     def tick(self) -> None:
         """Does what is due now."""
@@ -112,7 +139,8 @@ class Installer:
             self._log.warning("peer's lease ended; its nodes leave routing until it is heard again", peer=peer)
         self.health = self._imports.overlaid(self.snapshot, self._monitor.view(now), now)
         inputs = (self.snapshot, self._leases.version, self._monitor.version, self._imports.version)
-        if self._built != inputs or now - self.built_at >= MAX_TABLE_AGE_SECONDS:
+        due = self._built != inputs and now >= self._rest_until
+        if due or now - self.built_at >= MAX_TABLE_AGE_SECONDS:
             self._build(inputs, now)
         self._on_tick(now)
 

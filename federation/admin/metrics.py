@@ -112,6 +112,7 @@ class Figures:
         """Counters and gauges."""
         counter, gauge = Kind.COUNTER, Kind.GAUGE
         stats, edge, feed = self._router.stats, self._edge, self._feed
+        planner = self._router.planner
         return (
             Family(
                 "route_decisions",
@@ -184,6 +185,14 @@ class Figures:
             Family("saturation_ratio", gauge, "Requests in flight over room.", ("model", "region"), self._saturation),
             Family("panic_mode", gauge, "1 where too few deployments are available.", ("model",), self._panics),
             Family("table_age_seconds", gauge, "Age of the table that decisions read.", (), self._table_age),
+            Family("route_plans", gauge, "Kinds of requests whose plans are kept.", (), _one(lambda: len(planner))),
+            Family(
+                "route_plans_made",
+                counter,
+                "Plans, by how they came: made when asked for, made ahead of it, or carried over to a new table.",
+                ("how",),
+                lambda: _counts(planner.made),
+            ),
             Family("tables_built", counter, "Routing tables built.", (), _one(lambda: self._installer.builds_total)),
             Family("snapshot_revision", gauge, "Catalog revision in use.", (), _one(lambda: feed.revision)),
             Family(

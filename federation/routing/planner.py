@@ -1,19 +1,22 @@
 """Plans: what a request's shape and the table settle before anything that moves is looked at.
 
 A plan joins the policy with its rules' effect, the model, the rows that may answer, the round trips from the origin,
-and the ranking.  Requests of one shape and size class share it until the next table or policy.
+and the ranking.  Requests of one shape and size class share it until the next policy, and from table to table as long
+as none of its rows says something else of what a ranking reads.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
+from federation.routing.asked import rows_of, utilization
 from federation.routing.groups import Groups, grouped
+from federation.routing.moves import MAX_MOVES, moved_rows, patched, touches
 from federation.routing.ranking import Ranking, Scalars, build_ranking, scalars
 from federation.routing.rations import Room, room_of
 from federation.routing.roads import Roads
@@ -28,13 +31,18 @@ from policies.prediction import Ask, assumed_only, round_trips
 from policies.registry import Registry
 from policies.types import RouteRequest
 
-# Plans of one table. Requests of more kinds than this evict each other, and are decided all the same.
+# Requests of more kinds than this evict each other, and are decided all the same.
 MAX_PLANS = 4096
-# Rows over all plans; one takes about 150 bytes.
-MAX_ROWS = 2_000_000
+# A plan that is older is made anew, since what prompts are usually like has moved on; one that nobody asked for in so
+# long is forgotten.
+MAX_PLAN_SECONDS = 60.0
+# Who came so lately is taken to come again, and has its plan made anew before.
+HOT_SECONDS = 2.0
+# Rows over all plans; one takes a byte, and eight more where some do not pass. A hundred kinds of requests over a fleet
+# of 100,000 are to fit, or each decision makes its plan.
+MAX_ROWS = 10_000_000
 # Sets of rows whose groups are kept; each follows every change of the state.
 MAX_GROUPS = 64
-NO_ROWS: IntArray = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,27 +94,125 @@ class Plan:
         )
 
 
+@dataclass(slots=True)
+class Kept:
+    """A plan, and what it takes to make it anew."""
+
+    plan: Plan
+    # Of the tables, which one it holds for.
+    generation: int
+    made_at: float
+    asked_at: float
+    request: RouteRequest
+    effect: rules.Effect
+    terms: Policy
+    tokens: int
+    answer: int
+    unix_time: float
+
+
 class Planner:
-    """Plans of the current table and policies."""
+    """Plans of the current table and policies; `follow` brings each new table."""
 
     def __init__(self, registry: Registry, roads: Roads) -> None:
         self._roads = roads
         self._registry = registry
-        self._plans: OrderedDict[object, Plan] = OrderedDict()
+        # Those that were asked for last stand last.
+        self._plans: OrderedDict[object, Kept] = OrderedDict()
+        self._table: Table | None = None
+        # Counts tables, and tells what moved from one to the next.
+        self._generation = 0
+        self._moves: deque[IntArray] = deque(maxlen=MAX_MOVES)
         self._origins: dict[tuple[str, object], tuple[FloatArray, int, Mapping[str, float]]] = {}
-        self._scalars: dict[Assumptions, Scalars] = {}
-        # By the rows that pass and what is assumed of them: rankings of other origins and sizes share them.
-        self._groups: OrderedDict[tuple[bytes, Assumptions, float, float], Groups] = OrderedDict()
+        # With the table that they hold for.
+        self._scalars: dict[Assumptions, tuple[Scalars, int]] = {}
+        # By the rows that pass and what is assumed of them: rankings of other origins and sizes share them. With the
+        # rows, and when they were made.
+        self._groups: OrderedDict[tuple[bytes, Assumptions, float, float], tuple[Groups, IntArray, float]] = (
+            OrderedDict()
+        )
         self._rows_planned = 0
+        # Plans that were made, that were carried over to another table, and that were made ahead of being asked for.
         self.built = 0
+        self.carried = 0
+        self.renewed = 0
 
     def forget(self) -> None:
-        """The table or a policy changed."""
+        """Everything may be otherwise: a policy changed, or rows stand elsewhere."""
         self._plans.clear()
         self._origins.clear()
         self._scalars.clear()
         self._groups.clear()
+        self._moves.clear()
         self._rows_planned = 0
+
+    def follow(self, table: Table) -> None:
+        """Another table: keeps what reads nothing that moved."""
+        before, self._table = self._table, table
+        self._generation += 1
+        moved = None if before is None else moved_rows(before, table)
+        if moved is None:
+            self.forget()
+            return
+        self._moves.append(moved)
+        # Answers may have told of roads meanwhile.
+        self._origins.clear()
+        oldest = table.built_at - MAX_PLAN_SECONDS
+        for key, (_, rows, made_at) in list(self._groups.items()):
+            if made_at < oldest or touches(rows, moved):
+                del self._groups[key]
+        while self._plans and next(iter(self._plans.values())).asked_at < oldest:
+            self._drop(next(iter(self._plans)))
+
+    def renew(self, state: State, most: int) -> int:
+        """Brings plans that were asked for lately to the current table, so many at most; how many it made anew."""
+        table, made = self._table, 0
+        if table is None:
+            return 0
+        for key in reversed(list(self._plans)):
+            kept = self._plans[key]
+            if kept.asked_at < table.built_at - HOT_SECONDS or made == most:
+                break
+            if kept.generation == self._generation or self._carry(kept, table):
+                continue
+            again = self._keep(
+                kept.request, kept.effect, kept.terms, table, kept.tokens, kept.answer, kept.unix_time, state
+            )
+            again.asked_at = kept.asked_at
+            self._rows_planned += len(again.plan.rows) - len(kept.plan.rows)
+            self._plans[key] = again
+            made += 1
+        self.renewed += made
+        return made
+
+    def _drop(self, key: object) -> None:
+        self._rows_planned -= len(self._plans.pop(key).plan.rows)
+
+    def _carry(self, kept: Kept, table: Table) -> bool:
+        """Brings a plan to the current table; False where it has to be made anew."""
+        behind = self._generation - kept.generation
+        if behind > len(self._moves) or table.built_at - kept.made_at > MAX_PLAN_SECONDS:
+            return False
+        plan, policy = kept.plan, kept.plan.policy
+        # What other packages' filters and scorers read, nobody knows.
+        if policy.extra_filters or policy.extra_scorers:
+            return False
+        if any(touches(plan.rows, self._moves[-step]) for step in range(1, behind + 1)):
+            return False
+        origin = self._origin_of(plan.origin_region, table, policy.assume)
+        if not np.array_equal(origin[0], plan.round_trip):
+            return False
+        kept.plan = replace(plan, table=table, scalars=self._scalars_of(table, policy.assume), roads=origin[2])
+        # Walks find out again whether groups are worth their while.
+        kept.plan.ranking.crowded = not kept.plan.ranking.groups.worthwhile
+        kept.generation = self._generation
+        self.carried += 1
+        return True
+
+    @property
+    def made(self) -> Mapping[str, int]:
+        """Plans by how they came about: "asked", "ahead" of being asked for, or "carried" over to another table."""
+        return {"asked": self.built - self.renewed, "ahead": self.renewed, "carried": self.carried}
 
     def __len__(self) -> int:
         return len(self._plans)
@@ -138,18 +244,45 @@ class Planner:
                 origin_region=request.origin_region or table.home_region,
                 model_id=table.compiled.model_ids.get(request.model_id, request.model_id),
             )
-            used = self._utilization(policy, request, table, state)
+            used = utilization(policy, request, table, state)
             effect = rules.apply(policy, named, unix_time=unix_time, utilization=used, seed=seed)
             key = (*key, effect.rule, effect.part)
-        found = self._plans.get(key)
-        if found is None:
+        if table is not self._table:
+            self.follow(table)
+        kept = self._plans.get(key)
+        if kept is not None and kept.generation == self._generation:
+            if kept.asked_at != table.built_at:
+                kept.asked_at = table.built_at
+                self._plans.move_to_end(key)
+            return kept.plan
+        if kept is not None and not self._carry(kept, table):
+            self._drop(key)
+            kept = None
+        if kept is None:
             effect = effect or rules.Effect(policy, request)
-            found = self._make(request, effect, terms, table, tokens, answer, unix_time, state.mean_tokens)
-            self._plans[key] = found
-            self._rows_planned += len(found.rows)
+            kept = self._keep(request, effect, terms, table, tokens, answer, unix_time, state)
+            self._plans[key] = kept
+            self._rows_planned += len(kept.plan.rows)
             while len(self._plans) > MAX_PLANS or (self._rows_planned > MAX_ROWS and len(self._plans) > 1):
-                self._rows_planned -= len(self._plans.popitem(last=False)[1].rows)
-        return found
+                self._drop(next(iter(self._plans)))
+        kept.asked_at = table.built_at
+        self._plans.move_to_end(key)
+        return kept.plan
+
+    def _keep(
+        self,
+        request: RouteRequest,
+        effect: rules.Effect,
+        terms: Policy,
+        table: Table,
+        tokens: int,
+        answer: int,
+        unix_time: float,
+        state: State,
+    ) -> Kept:
+        plan = self._make(request, effect, terms, table, tokens, answer, unix_time, state.mean_tokens)
+        now = table.built_at
+        return Kept(plan, self._generation, now, now, request, effect, terms, tokens, answer, unix_time)
 
     def _make(
         self,
@@ -166,18 +299,16 @@ class Planner:
         if effect.refusal:
             told = f"rule {effect.rule!r} of policy {policy.policy_id!r} refuses it: {effect.refusal}"
             raise NoCandidate("REFUSED_BY_RULE", told)
-        model, rows = self._rows(request, table)
+        model, rows = rows_of(request, table)
         asked, rewritten = model, table.compiled.models.get(table.compiled.model_ids.get(effect.request.model_id, ""))
         # Another model is nobody's to choose but where both were declared equivalent.
         if asked and rewritten and asked.equivalence_class and rewritten.equivalence_class == asked.equivalence_class:
             request = effect.request
-            model, rows = self._rows(request, table)
+            model, rows = rows_of(request, table)
         origin_region = request.origin_region or table.home_region
-        origin = self._origins.get((origin_region, policy.assume))
-        if origin is None:
-            origin = self._origin(origin_region, table.pool.places, policy.assume)
-            self._origins[(origin_region, policy.assume)] = origin
-        pool = table.pool.take(rows)
+        origin = self._origin_of(origin_region, table, policy.assume)
+        # Rows are in order, so that all of them are the whole table.
+        pool = table.pool if len(rows) == len(table.pool) else table.pool.take(rows)
         narrow: BoolArray | None = None
         for narrowing in effect.narrow:
             refused = narrowed(pool, narrowing)
@@ -220,9 +351,17 @@ class Planner:
         key = (passed.row.tobytes(), policy.assume, policy.batch_slowdown, throughput_seconds)
         found = self._groups.get(key)
         if found is None:
-            found = self._groups[key] = grouped(passed, policy, throughput_seconds, usual_tokens)
+            groups = grouped(passed, policy, throughput_seconds, usual_tokens)
+            made_at = 0.0 if self._table is None else self._table.built_at
+            found = self._groups[key] = (groups, passed.row, made_at)
             while len(self._groups) > MAX_GROUPS:
                 self._groups.popitem(last=False)
+        return found[0]
+
+    def _origin_of(self, region: str, table: Table, assume: Assumptions) -> tuple[FloatArray, int, Mapping[str, float]]:
+        found = self._origins.get((region, assume))
+        if found is None:
+            found = self._origins[region, assume] = self._origin(region, table.pool.places, assume)
         return found
 
     def _origin(
@@ -234,56 +373,12 @@ class Planner:
         return *round_trips(region, places, assume, lower), {name: heard[name][1] for name in lower}
 
     def _scalars_of(self, table: Table, assume: Assumptions) -> Scalars:
-        found = self._scalars.get(assume)
-        if found is None:
+        found, generation = self._scalars.get(assume, (None, 0))
+        behind = self._generation - generation
+        if found is None or behind > len(self._moves):
             found = scalars(table.pool, assume)
-            self._scalars[assume] = found
+        elif behind:
+            rows = np.unique(np.concatenate([self._moves[-step] for step in range(1, behind + 1)]))
+            found = patched(found, table.pool, assume, rows) if len(rows) else found
+        self._scalars[assume] = (found, self._generation)
         return found
-
-    def _rows(self, request: RouteRequest, table: Table) -> tuple[Identity | None, IntArray]:
-        """The model asked for, and the rows of it or of the capability."""
-        compiled = table.compiled
-        if request.capability and request.capability not in compiled.capabilities:
-            raise unknown("", request.capability)
-        if not request.model_id:
-            return None, compiled.rows_by_capability.get(request.capability, NO_ROWS)
-        model_id = compiled.model_ids.get(request.model_id)
-        if model_id is None:
-            raise unknown(request.model_id, "")
-        model = compiled.models[model_id]
-        if not (request.allow_substitutes and model.equivalence_class):
-            return model, compiled.rows_by_model[model_id]
-        same = [
-            compiled.rows_by_model[other.model_id]
-            for other in compiled.models.values()
-            if other.equivalence_class == model.equivalence_class
-        ]
-        return model, np.sort(np.concatenate(same))
-
-    def _utilization(self, policy: Policy, request: RouteRequest, table: Table, state: State) -> float | None:
-        """Mean share of batch places in use over a request's deployments; only where a rule asks for it."""
-        if not any(rule.match.reads_utilization for rule in policy.rules):
-            return None
-        compiled = table.compiled
-        by_model: Mapping[str, IntArray] = compiled.rows_by_model
-        rows = by_model.get(compiled.model_ids.get(request.model_id, ""), NO_ROWS)
-        if not len(rows):
-            rows = compiled.rows_by_capability.get(request.capability, NO_ROWS)
-        if not len(rows):
-            return None
-        load = state.load(table.pool.slot[rows])
-        batch = np.where(np.isnan(table.pool.batch[rows]), policy.assume.max_batch_size, table.pool.batch[rows])
-        return float(np.mean(np.maximum(load.in_flight, load.running) / batch))
-
-
-def unknown(model_id: str, capability: str) -> NoCandidate:
-    """What is not there, and what is there for other tenants only: the two must look the same."""
-    if model_id:
-        return NoCandidate(
-            "MODEL_UNKNOWN",
-            f"model_id {model_id!r} was never registered;"
-            " `fairway models list` shows the models, `fairway models register` adds one",
-        )
-    return NoCandidate(
-        "CAPABILITY_UNKNOWN", f"capability {capability!r} was never registered with a model or deployment"
-    )

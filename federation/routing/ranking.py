@@ -144,7 +144,7 @@ def build_ranking(
     open_ask = replace(ask, request=replace(ask.request, input_tokens=None, max_output_tokens=None))
     refused = refuse(open_ask, pool, registry, narrow)
     code, panic = settle_health(refused, pool, ask.policy.panic_threshold, panic)
-    passed = pool.take(np.flatnonzero(code == 0))
+    passed = pool.take(np.flatnonzero(code == 0)) if code.any() else pool
     policy = ask.policy
     weights = weigh(ask)
     per_second = policy.latency_points_per_second

@@ -15,10 +15,11 @@ import numpy as np
 
 from federation.config import RoutingSettings
 from federation.routing import wording
+from federation.routing.asked import unknown
 from federation.routing.decisions import DecisionLog, DecisionRing, DecisionUnknown, Record, cached_column
 from federation.routing.heard import Heard
 from federation.routing.learning import learn_from
-from federation.routing.planner import Planner, unknown
+from federation.routing.planner import Planner
 from federation.routing.rations import Rations
 from federation.routing.reservations import Reservation, Reservations
 from federation.routing.roads import Roads
@@ -131,11 +132,20 @@ class Router:
     def ready(self) -> bool:
         return self._table is not None
 
+    @property
+    def planner(self) -> Planner:
+        """The plans of the table that decisions read."""
+        return self._planner
+
     def install(self, table: Table) -> None:
         """Swaps the table; decisions from now on read it."""
         table = replace(table, pool=replace(table.pool, slot=self._seats.follow(table)))
         self._table = table
-        self._planner.forget()
+        self._planner.follow(table)
+
+    def renew_plans(self, most: int) -> int:
+        """Makes plans that were asked for lately for the current table, so many at most; how many it made."""
+        return self._planner.renew(self.state, most)
 
     def install_policies(self, policies: Mapping[str, Policy]) -> None:
         """Stored policies from now on; presets are there unless one of the same name is stored."""
