@@ -38,7 +38,6 @@ from policies.ageing import MAX_SUSPICION, unknown_after
 from policies.circuit import Circuit, Closed, Event, HalfOpen, Open, next_change, step
 from policies.health import DeploymentHealth, Grade
 from policies.types import Outcome, Phase, Result
-from policies.windows import PeakEwma
 
 # A fading sign is looked at again after this.
 LOOK_SECONDS = 1.0
@@ -120,7 +119,7 @@ class Monitor:
         for name, deployment in wanted.items():
             record = node.deployments.get(name)
             if record is None:
-                record = DeploymentRecord(deployment, node, self._circuit.window_seconds, self._view.spoiled)
+                record = DeploymentRecord(name, deployment, node, self._circuit.window_seconds, self._view.spoiled)
                 node.deployments[name] = self._deployments[name] = record
                 self._pools.setdefault(record.model_id, PoolRecord()).members[name] = record
                 self._view.urge(record)
@@ -230,6 +229,7 @@ class Monitor:
         record = self._deployments.get(deployment)
         if record is None:
             return
+        record.hear()
         match outcome.phase, outcome.result:
             case Phase.FIRST_TOKEN, _:
                 first_token(record, outcome, now)
@@ -440,6 +440,7 @@ class Monitor:
         record = self._deployments.get(deployment)
         if record is None:
             return
+        record.hear()
         for _ in range(count):
             record.outcomes.observe(bad=False, now=now)
         self._step(record, Event.SUCCESS, now)
@@ -490,9 +491,7 @@ class Monitor:
         record.ramp_since = now
         record.suspicion = 1.0
         # What its failures counted as would be its predicted latency until they are a minute old.
-        record.latency.clear()
-        record.latency_peak = PeakEwma()
-        record.quantiles = (None, None)
+        record.forget_latency()
         if self.on_slow_start is not None:
             self.on_slow_start(record.name)
 

@@ -75,10 +75,28 @@ def _names(model_id: str, served_model_name: str, adapters: tuple[str, ...]) -> 
     return frozenset(name for name in (model_id, served_model_name, *adapters) if name)
 
 
+class Told:
+    """What outcomes said of one deployment. Most of a large fleet is silent, so it is made with the first of them."""
+
+    __slots__ = ("latency", "latency_peak", "learner", "outcomes", "pace")
+
+    def __init__(self, window_seconds: float) -> None:
+        self.outcomes = RatioWindow(window_seconds)
+        self.latency = LatencyWindow()
+        self.latency_peak = PeakEwma()
+        self.pace = Pace()
+        self.learner = SpeedLearner()
+
+
+# What those share of which nothing was told; nobody adds to it.
+NOTHING_TOLD = Told(30.0)
+
+
 class DeploymentRecord:
     """Everything known of one deployment beyond its node."""
 
     __slots__ = (
+        "_told",
         "circuit",
         "circuit_reason",
         "doubted",
@@ -91,9 +109,6 @@ class DeploymentRecord:
         "first_token_at",
         "forgiven_at",
         "health",
-        "latency",
-        "latency_peak",
-        "learner",
         "listed",
         "look_at",
         "model_id",
@@ -102,8 +117,6 @@ class DeploymentRecord:
         "node",
         "opens_total",
         "outcome_at",
-        "outcomes",
-        "pace",
         "profile",
         "quantiles",
         "quantiles_at",
@@ -114,10 +127,12 @@ class DeploymentRecord:
         "stable_until",
         "suspicion",
         "suspicion_at",
+        "window_seconds",
     )
 
     def __init__(
         self,
+        name: str,
         deployment: Deployment,
         node: NodeRecord,
         window_seconds: float,
@@ -125,7 +140,7 @@ class DeploymentRecord:
     ) -> None:
         """`spoiled` takes those whose last rendering is no longer true."""
         self.spoiled = spoiled
-        self.name = deployment.name
+        self.name = name
         self.model_id = deployment.model_id
         self.node = node
         self.names: frozenset[str] = frozenset()
@@ -140,15 +155,12 @@ class DeploymentRecord:
         self.failing_reporter = ""
         # Its circuit would be open, but one reporter alone says so and the probe passed.
         self.doubted = False
-        self.outcomes = RatioWindow(window_seconds)
-        self.latency = LatencyWindow()
-        self.latency_peak = PeakEwma()
+        self._told = NOTHING_TOLD
+        self.window_seconds = window_seconds
         self.quantiles: tuple[float | None, ...] = (None, None)
         self.quantiles_at = -inf
-        self.pace = Pace()
         self.first_token_at = -inf
         self.outcome_at = -inf
-        self.learner = SpeedLearner()
         self.suspicion = 1.0
         self.suspicion_at = 0.0
         self.listed = False
@@ -168,6 +180,38 @@ class DeploymentRecord:
         # When the view looks at it again by itself.
         self.look_at = inf
         self.describe(deployment)
+
+    def hear(self) -> None:
+        """An outcome comes: from here on it has windows of its own."""
+        if self._told is NOTHING_TOLD:
+            self._told = Told(self.window_seconds)
+
+    @property
+    def outcomes(self) -> RatioWindow:
+        return self._told.outcomes
+
+    @property
+    def latency(self) -> LatencyWindow:
+        return self._told.latency
+
+    @property
+    def latency_peak(self) -> PeakEwma:
+        return self._told.latency_peak
+
+    @property
+    def pace(self) -> Pace:
+        return self._told.pace
+
+    @property
+    def learner(self) -> SpeedLearner:
+        return self._told.learner
+
+    def forget_latency(self) -> None:
+        """What was slow before says nothing of now."""
+        if self._told is not NOTHING_TOLD:
+            self._told.latency.clear()
+            self._told.latency_peak = PeakEwma()
+        self.quantiles = (None, None)
 
     def spoil(self) -> None:
         """Its figures are others than were rendered."""

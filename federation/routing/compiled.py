@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from catalog.types import PriceBand
 from policies.pool import ByteArray, FloatArray, Identity, IntArray, Pool
+
+
+class RowOf(Mapping[str, int]):
+    """The row of a name, found among the names, which are in order: no table of all of them has to be kept."""
+
+    __slots__ = ("_names",)
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+
+    def __getitem__(self, name: str) -> int:
+        row = bisect_left(self._names, name)
+        if row == len(self._names) or self._names[row] != name:
+            raise KeyError(name)
+        return row
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from catalog.types import (
     RegionStatus,
     Snapshot,
 )
-from federation.routing.compiled import Compiled, Deployed
+from federation.routing.compiled import Compiled, Deployed, RowOf
 from federation.routing.rows import Rows, column_after, grouped_rows, index_after, placed_after, rows_after
 from policies.pool import Facts, Identity, IntArray, Place, Pool, RowIndex
 from policies.types import Code
@@ -155,13 +155,13 @@ def recompile(compiled: Compiled, before: Snapshot, after: Snapshot) -> Compiled
         pool=pool,
         deployed=deployed,
         status=status,
-        node_names=placed_after(compiled.node_names, moved, [node.name for node, _ in moved.made_of]),
+        node_names=placed_after(compiled.node_names, moved, [name for name, _, _ in moved.made_of]),
         rows_by_model=rows_by_model,
         rows_by_capability=facts.capabilities,
         model_ids=model_ids,
         models=identities,
         capabilities=declared | {str(each) for each in facts.capabilities},
-        row_of=MappingProxyType(dict(zip(moved.names, range(size), strict=True))) if rearranged else compiled.row_of,
+        row_of=RowOf(moved.names) if rearranged else compiled.row_of,
         hour_price=column(compiled.hour_price, "hour"),
         bands=_bands(compiled, moved),
         declared_capabilities=declared,
@@ -221,10 +221,9 @@ def _made(compiled: Compiled, moved: Rows, after: Snapshot, places: Sequence[Pla
     facts: dict[str, list[tuple[Any, ...]]] = {name: [] for name in INDEXES}
     deployed: list[Deployed] = []
     old_node = compiled.pool.node
-    for node, d in moved.made_of:
+    for node_name, node, d in moved.made_of:
         region, model, profile = after.regions[node.region_id], after.models[d.model_id], d.profile
         zone = f"{node.region_id}/{node.zone}"
-        node_name = node.name
         number = node_numbers.get(node_name)
         if number is None:
             first = bisect_left(compiled.pool.names, f"{node_name}/") if compiled.pool.names else 0
@@ -290,7 +289,7 @@ def _facts(before: Facts, moved: Rows, values: Mapping[str, list[tuple[Any, ...]
 def _bands(compiled: Compiled, moved: Rows) -> tuple[tuple[int, tuple[PriceBand, ...]], ...]:
     """Rows whose prices change with the hour."""
     own = [
-        (row, d.price_bands) for row, (_, d) in zip(moved.rows.tolist(), moved.made_of, strict=True) if d.price_bands
+        (row, d.price_bands) for row, (_, _, d) in zip(moved.rows.tolist(), moved.made_of, strict=True) if d.price_bands
     ]
     if not own and not compiled.bands:
         return ()

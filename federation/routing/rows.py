@@ -29,16 +29,16 @@ class Rows:
     names: Sequence[str]
     # Of each row, its row before; -1: it is new. None: all stand where they stood.
     source: IntArray | None
-    # Rows that are new or may say something else, and what they are made of.
+    # Rows that are new or may say something else, and what they are made of: the node's name, the node, the deployment.
     rows: IntArray
-    made_of: Sequence[tuple[Node, Deployment]]
+    made_of: Sequence[tuple[str, Node, Deployment]]
     size_before: int
 
 
 def rows_after(compiled: Compiled, after: Snapshot, touched: Collection[str]) -> tuple[Rows, frozenset[str]]:
     """The rows after a change, and the nodes with a deployment that has none: its region or model has no record."""
     names = compiled.pool.names
-    fresh: dict[str, tuple[Node, Deployment]] = {}
+    fresh: dict[str, tuple[str, Node, Deployment]] = {}
     out: set[str] = set()
     old: list[int] = []
     for name in touched:
@@ -49,7 +49,7 @@ def rows_after(compiled: Compiled, after: Snapshot, touched: Collection[str]) ->
             continue
         for deployment in node.deployments:
             if node.region_id in after.regions and deployment.model_id in after.models:
-                fresh[f"{name}/{deployment.model_id}"] = (node, deployment)
+                fresh[f"{name}/{deployment.model_id}"] = (name, node, deployment)
             else:
                 out.add(name)
     unplaced = (compiled.unplaced - frozenset(touched)) | out

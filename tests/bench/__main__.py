@@ -16,14 +16,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import deciding, modes, moving, others, report, scale, wire
+from tests.bench import deciding, modes, moving, others, rebuilding, report, scale, wire
 from tests.bench.measure import FULL, TINY, Result, Scope
 
 BUILD = Path(__file__).parents[2] / "build"
 PARTS: Mapping[str, Callable[[Scope], Iterator[Result]]] = {
     "others": others.run,
     "deciding": deciding.run,
-    "rebuild": deciding.rebuilds,
+    "rebuild": rebuilding.run,
     "wire": wire.run,
     "telemetry": wire.run_telemetry,
     "modes": modes.run,

@@ -11,7 +11,6 @@ import numpy as np
 
 from catalog.types import Snapshot
 from federation.config import RoutingSettings
-from federation.routing.compiling import compile_catalog
 from federation.routing.decisions import Record
 from federation.routing.router import Router
 from federation.routing.table import build_table
@@ -19,7 +18,7 @@ from policies.pipeline import choose, evaluate
 from policies.registry import BUILT_IN
 from policies.types import Explain, RouteRequest
 from tests.bench import others
-from tests.bench.measure import SEED, Result, Scope, held, per_second, seconds
+from tests.bench.measure import SEED, Result, Scope, held, per_second
 from tests.builders import MODEL, a_deployment, a_node, a_region, a_snapshot, all_well
 
 REGIONS = 10
@@ -170,25 +169,6 @@ def batch(router: Router, asked: list[RouteRequest], count: int) -> None:
     for record in records:
         assert isinstance(record, Record)
         router.reservations.release(record.number)
-
-
-def rebuilds(scope: Scope) -> Iterator[Result]:
-    """CPU of a new table, at the two largest sizes."""
-    for size in scope.fleets[-2:]:
-        snapshot, _ = a_fleet(size)
-        compiled, health = compile_catalog(snapshot), all_well(snapshot)
-        whole = seconds(lambda s=snapshot: compile_catalog(s), 3)  # type: ignore[misc]
-        yield Result(f"compiling a catalog of {size:,} deployments", whole * 1000, "ms CPU")
-        took = seconds(lambda c=compiled, h=health: build_table(c, h, home_region="r0", now=1.0), 3)  # type: ignore[misc]
-        most = 1e-6 * size
-        yield held(
-            scope,
-            f"rebuild after a change of health, {size:,} deployments",
-            took * 1000,
-            "ms CPU",
-            f"<= {most * 1000:.0f} ms",
-            took <= most,
-        )
 
 
 def run(scope: Scope) -> Iterator[Result]:

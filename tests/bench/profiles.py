@@ -25,15 +25,16 @@ SECONDS = 10
 PY_SPY = Path(sys.executable).with_name("py-spy")
 REBUILD = """
 from tests.bench.deciding import a_fleet
-from tests.builders import all_well
+from tests.bench.rebuilding import rebuild, recompiled
 from federation.routing.compiling import compile_catalog
-from federation.routing.table import build_table
+from dataclasses import replace
 snapshot, _ = a_fleet(10_000)
-health = all_well(snapshot)
-for _ in range(20):
-    compiled = compile_catalog(snapshot)
-    for _ in range(10):
-        build_table(compiled, health, home_region="r0", now=1.0)
+for _ in range(5):
+    compile_catalog(snapshot)
+    build, drained = rebuild(snapshot), recompiled(snapshot, lambda node: replace(node, draining=True))
+    for _ in range(100):
+        build()
+        drained()
 """
 
 

@@ -21,11 +21,9 @@ from federation.api.convert import decisions as convert
 from federation.api.convert.targets import framed
 from federation.api.listening import SERVER_OPTIONS
 from federation.opening import event_loop
-from federation.routing.compiling import compile_catalog
-from federation.routing.table import build_table
 from federation.v1 import routing_pb2
 from tests.bench.deciding import a_fleet
-from tests.builders import all_well
+from tests.bench.rebuilding import rebuild
 
 METHOD = "/bench.Served/Call"
 REBUILD_SECONDS = 0.1
@@ -58,8 +56,7 @@ def routing() -> Callable[[bytes], bytes]:
 def rebuilding() -> Callable[[], object]:
     """Builds a table of many deployments, once a call."""
     snapshot, _ = a_fleet(REBUILT)
-    compiled, health = compile_catalog(snapshot), all_well(snapshot)
-    return lambda: build_table(compiled, health, home_region="r0", now=1.0)
+    return rebuild(snapshot)
 
 
 def serve_pool(threads: int, answer: Callable[[bytes], bytes], rebuild: Callable[[], object] | None) -> None:

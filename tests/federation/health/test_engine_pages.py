@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog.types import Engine
@@ -239,11 +239,13 @@ DAMAGED = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.sampled_from(list(Engine)), st.lists(st.one_of(st.sampled_from(LINES), DAMAGED, st.text(max_size=80))))
 def test_no_text_breaks_a_parser_or_gives_an_impossible_figure(engine: Engine, lines: list[str]):
     check_sensible(parse(engine, "\n".join(lines) + "\n"))
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(PAGES.glob("*.txt"))), st.floats(0, 1))
 def test_a_page_cut_anywhere_never_shows_a_figure_that_is_smaller_than_a_line_said(path: Path, share: float):
     text = path.read_text()
