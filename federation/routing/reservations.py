@@ -125,7 +125,9 @@ class Reservations:
         """
         overdue: list[tuple[Reservation, float]] = []
         last = int(now * TICKS_PER_SECOND)
-        due = sorted(tick for tick in self._wheel if tick <= last)
+        # Nothing is filed before what was swept; after a long pause there are fewer buckets than ticks.
+        ticks = range(self._swept + 1, last + 1)
+        due = [t for t in ticks if t in self._wheel] if len(ticks) < 64 else sorted(t for t in self._wheel if t <= last)
         self._swept = max(self._swept, last)
         for tick in due:
             for found in self._wheel.pop(tick):

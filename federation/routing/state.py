@@ -209,10 +209,15 @@ class State:
         """
         if not age_seconds <= SUM_SECONDS:
             return False
-        self._siblings[sibling] = sums_of(told, now - max(0.0, age_seconds))
+        self.add_siblings({sibling: (told, now - max(0.0, age_seconds))}, now)
+        return True
+
+    def add_siblings(self, told: Mapping[str, tuple[Mapping[int, tuple[float, float]], float]], now: float) -> None:
+        """The same of several replicas at once: by their ids, what each told and when that was true."""
+        for sibling, (sums, at) in told.items():
+            self._siblings[sibling] = sums_of(sums, at)
         self._add_siblings(now)
         self.moved()
-        return True
 
     def _add_siblings(self, now: float) -> None:
         self._siblings = {name: sums for name, sums in self._siblings.items() if is_remembered(sums, now)}

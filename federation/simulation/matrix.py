@@ -22,7 +22,7 @@ from federation.simulation.faults import KINDS, Fault
 from federation.simulation.fleet import Fleet, load_fleet
 from federation.simulation.metrics import Summary
 from federation.simulation.oracles import ORACLES
-from federation.simulation.run import Scenario, simulate
+from federation.simulation.run import Scenario, prepared, simulate
 from federation.simulation.targets import Found, render
 from federation.simulation.traces import TraceRequest, evened, load_trace, part, with_priorities
 
@@ -112,15 +112,22 @@ def _fleet(name: str) -> Fleet:
     return load_fleet(name)
 
 
+@cache
+def _requests(trace: str, half: str, fleet: str, load: float, even: bool) -> tuple[TraceRequest, ...]:
+    """A part of a trace at a share of a fleet's capacity."""
+    requests = part(_trace(trace), half)
+    if even:
+        requests = evened(requests, EVEN_SECONDS)
+    return prepared(Scenario(_fleet(fleet), requests, load))
+
+
 def run_case(case: Case) -> tuple[Case, Summary]:
     """One case, from nothing but its own description."""
-    requests = part(_trace(case.trace), case.half)
-    if case.even:
-        requests = evened(requests, EVEN_SECONDS)
+    requests = _requests(case.trace, case.half, case.fleet, case.load, case.even)
     if case.priorities:
         requests = with_priorities(requests, case.seed)
     faults = (Fault(case.fault),) if case.fault else ()
-    scenario = Scenario(_fleet(case.fleet), requests, case.load, faults, case.seed, case.unmeasured)
+    scenario = Scenario(_fleet(case.fleet), requests, 0.0, faults, case.seed, case.unmeasured)
     name, *variants = case.entry.split("+")
     behaviour = None if name in ORACLES else behaviour_of(name)
     if behaviour is not None:

@@ -5,7 +5,7 @@ Nothing here decides.  A placer turns a journey into a RouteRequest, and what be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -68,6 +68,8 @@ class PolicyPlacer:
         self._behaviour = behaviour
         self._model = fleet.model_id
         self._wanted: dict[str, None] = {}
+        # What other routers told since this one last looked: sums by deployment, and when they were true.
+        self.told: dict[str, tuple[Mapping[str, tuple[float, float]], float]] = {}
 
         def wall() -> float:
             return START + clock()
@@ -122,6 +124,8 @@ class PolicyPlacer:
         self._built = (-1, float("-inf"))
 
     def observe(self, node: str, page: Page, seconds: float, now: float) -> bool:
+        if self.told:
+            self._heed(now)
         self.monitor.observe_probe(
             Probe(
                 node,
@@ -161,9 +165,21 @@ class PolicyPlacer:
             explain=Explain.NONE,
         )
 
+    def _heed(self, now: float) -> None:
+        state = self.router.state
+        slots = state.slots
+        heard = {
+            sender: ({slots[name]: each for name, each in sums.items() if name in slots}, at)
+            for sender, (sums, at) in self.told.items()
+        }
+        self.told.clear()
+        state.add_siblings(heard, now)
+
     def place(self, journey: Journey, now: float) -> None:
         if self._behaviour.blind:
             self._forget()
+        if self.told:
+            self._heed(now)
         try:
             record = self.router.place(self.asked(journey), now)
         except NoCandidate as refusal:

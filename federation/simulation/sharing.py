@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from federation.routing.siblings import SUMS_EVERY_SECONDS
+from federation.routing.siblings import SUM_SECONDS, SUMS_EVERY_SECONDS
 from federation.simulation.routers import PolicyPlacer
 from federation.simulation.world import World
 
@@ -40,6 +40,6 @@ class Exchange:
         return {name: (tokens, requests) for name, tokens, requests in busy if tokens >= 0.5 or requests >= 0.5}
 
     def _heard(self, receiver: int, sender: str, sums: dict[str, tuple[float, float]], late: float) -> None:
-        state = self._placers[receiver].router.state
-        told = {state.slots[name]: each for name, each in sums.items() if name in state.slots}
-        state.heed_siblings(sender, told, late, self._world.now)
+        if late <= SUM_SECONDS:
+            # Whoever is silent meanwhile: between two decisions nobody reads more than the last of each.
+            self._placers[receiver].told[sender] = (sums, self._world.now - late)
