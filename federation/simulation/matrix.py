@@ -1,19 +1,23 @@
 """The matrix of faults, loads and policies that the default policy is held to, and the page that tells how it did.
 
     python -m federation.simulation.matrix [--data DIR] [--subset] [--faults NAMES] [--seed N] [--write FILE]
+        [--kept FILE]
 
 `--data` names a folder with the public traces (`trace_azure_llm_2023.csv`, `trace_mooncake_conversation.jsonl.gz`);
 without it, the traces that ship stand in.  Constants are chosen on the first half of a trace and reported on both.
+`--kept` names a file of runs: those in it are not run again, and each that ends is added, so that a matrix that was cut
+short goes on where it was.  It holds for one state of the code.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -23,7 +27,7 @@ from federation.simulation.fleet import Fleet, load_fleet
 from federation.simulation.metrics import Summary
 from federation.simulation.oracles import ORACLES
 from federation.simulation.run import Scenario, prepared, simulate
-from federation.simulation.targets import Found, render
+from federation.simulation.targets import SEED_KIND, Found, render
 from federation.simulation.traces import TraceRequest, evened, load_trace, part, with_priorities
 
 AZURE, CONVERSATION = "trace_azure_llm_2023.csv", "trace_mooncake_conversation.jsonl.gz"
@@ -31,8 +35,8 @@ AZURE, CONVERSATION = "trace_azure_llm_2023.csv", "trace_mooncake_conversation.j
 EVEN_SECONDS = 60.0
 HALVES = ("first", "second")
 CHOSEN = ("oracle", "balanced", "least_connections")
-# Faults that routers meet with the exchange, too; it makes a run three times as long.
-SHARED_FAULTS = ("gray", "killed")
+# Beside the seed that is asked for, the rows without faults are run with so many after it.
+MORE_SEEDS = 2
 # Variants of a policy that a case may name beside the policies themselves.
 UNDECLARED, BOUNDED, SHARING = "+undeclared", "+bounded", "+sharing"
 
@@ -77,7 +81,7 @@ def cases(
 
     def add(kind: str, entries: Iterable[str], half: str, load: float, fault: str = "", **more: object) -> None:
         base = Case(kind, azure, fleet, half, load, fault, "", seed)
-        found.extend(replace(base, entry=entry, **more) for entry in entries)  # type: ignore[arg-type]
+        found.extend(replace(base, **{"entry": entry, **more}) for entry in entries)  # type: ignore[arg-type]
 
     loads = (0.7,) if subset else (0.4, 0.7)
     for half in halves:
@@ -94,9 +98,12 @@ def cases(
     for fault in faults:
         for load in reversed(loads):
             for half in halves:
-                shared = both[2:] if fault in SHARED_FAULTS and not subset else ()
-                add("azure", (*CHOSEN, *shared), half, load, fault)
+                add("azure", CHOSEN if subset else (*CHOSEN, *both[2:]), half, load, fault)
     if not subset:
+        for other in range(seed + 1, seed + 1 + MORE_SEEDS):
+            for half in halves:
+                for load in loads:
+                    add(f"{SEED_KIND}{other}", both, half, load, seed=other)
         for half in halves:
             add("azure", [name for name in BASELINES if name not in CHOSEN], half, 0.7)
     return found
@@ -149,6 +156,28 @@ def run_all(wanted: Sequence[Case], workers: int) -> Iterator[tuple[Case, Summar
             sys.stderr.write(f"{told}: p99 {summary.p99:.2f} s, good {summary.good:.1%}\n")
 
 
+class Kept:
+    """Runs in a file, one JSON value a line."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        lines = path.read_text(encoding="utf-8").splitlines() if path is not None and path.is_file() else []
+        self._known = {told["case"]: Summary.of(told["summary"]) for told in map(json.loads, lines)}
+
+    def get(self, case: Case) -> Summary | None:
+        return self._known.get(_told(case))
+
+    def add(self, case: Case, summary: Summary) -> None:
+        if self._path is not None:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"case": _told(case), "summary": summary.plain()}) + "\n")
+
+
+def _told(case: Case) -> str:
+    """A case, wherever its trace lies."""
+    return json.dumps(asdict(replace(case, trace=Path(case.trace).name)), sort_keys=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the matrix and writes its page; 1 where a target is missed and the subset was asked for."""
     parser = argparse.ArgumentParser(description="Runs the matrix of faults, loads and policies.")
@@ -158,19 +187,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--write", type=Path, help="file for the page of results")
+    parser.add_argument("--kept", type=Path, help="file of runs that need not be run again, and for those that end")
     told = parser.parse_args(arguments)
     azure, conversation, fleets = "bursty.csv", "conversations.jsonl.gz", ("unequal-30", "long-prompts-30")
     if told.data is not None and (told.data / AZURE).is_file():
         azure, conversation = str(told.data / AZURE), str(told.data / CONVERSATION)
     wanted = cases(azure, conversation, fleets, told.seed, subset=told.subset, only=told.faults.split(","))
     begun = time.monotonic()
+    kept = Kept(told.kept)
     found: dict[tuple[str, str, float, str, str], Summary] = {}
+    for case in wanted:
+        known = kept.get(case)
+        if known is not None:
+            found[case.key] = known
 
     def page() -> str:
-        return render(Found(found), Path(azure).name, Path(conversation).name, told.seed, len(wanted))
+        ordered = {case.key: found[case.key] for case in wanted if case.key in found}
+        return render(Found(ordered), Path(azure).name, Path(conversation).name, told.seed, len(wanted))
 
-    for case, summary in run_all(wanted, told.workers):
+    for case, summary in run_all([case for case in wanted if case.key not in found], told.workers):
         found[case.key] = summary
+        kept.add(case, summary)
         if told.write is not None:
             # After each run, so that one that is cut short leaves what it found.
             told.write.write_text(page(), encoding="utf-8")

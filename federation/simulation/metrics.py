@@ -57,6 +57,12 @@ class Summary:
         """As JSON values, rounded to what is meant."""
         return {key: _rounded(value) for key, value in asdict(self).items()}
 
+    @staticmethod
+    def of(plain: Mapping[str, Any]) -> Summary:
+        """What `plain` made values of."""
+        covered = plain["coverage_by_deployment"]
+        return Summary(**{**plain, "coverage_by_deployment": None if covered is None else tuple(covered)})
+
 
 @dataclass(frozen=True, slots=True)
 class Series:

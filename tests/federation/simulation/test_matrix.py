@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from federation.simulation.matrix import Case, cases, run_case
-from federation.simulation.targets import Found, lines, render
+from federation.simulation.matrix import Case, Kept, cases, run_case
+from federation.simulation.targets import SEED_KIND, Found, lines, render
 
 FLEETS = ("three-regions", "three-regions")
 
@@ -37,3 +37,33 @@ def test_a_case_is_run_from_its_description_and_told_against_its_targets():
     page = render(found, "bursty.csv", "conversations.jsonl.gz", 1, 3)
     assert "## Targets:" in page
     assert "| first | 40% | none | balanced |" in page
+
+
+def test_a_matrix_that_was_cut_short_goes_on_where_it_was(tmp_path):
+    case = Case("azure", "/somewhere/bursty.csv", "three-regions", "first", 0.4, "", "oracle", 1)
+    _, summary = run_case(replace(case, trace="bursty.csv"))
+    Kept(tmp_path / "runs.jsonl").add(case, summary)
+
+    again = Kept(tmp_path / "runs.jsonl")
+
+    known = again.get(replace(case, trace="bursty.csv"))
+    assert known is not None
+    assert known.plain() == summary.plain()
+    assert again.get(replace(case, seed=2)) is None
+
+
+def test_the_page_tells_how_far_figures_hang_on_the_seed():
+    found = {}
+    for kind, seed in (("azure", 1), (f"{SEED_KIND}2", 2)):
+        for entry in ("oracle", "balanced"):
+            case = Case(kind, "bursty.csv", "three-regions", "first", 0.4, "", entry, seed)
+            found[case.key] = run_case(case)[1]
+
+    page = render(Found(found), "bursty.csv", "conversations.jsonl.gz", 1, len(found))
+
+    (row,) = [line for line in page.splitlines() if line.startswith("| first | 40% | balanced |")]
+    ratios = [
+        found[(kind, "first", 0.4, "", "balanced")].p99 / found[(kind, "first", 0.4, "", "oracle")].p99
+        for kind in ("azure", f"{SEED_KIND}2")
+    ]
+    assert [f"{ratio:.2f} x" for ratio in ratios] == [cell.strip() for cell in row.split("|")[4:6]]
