@@ -18,7 +18,7 @@ from federation.last_known import Kept, Unusable, read
 from federation.logs import Log
 from federation.peering.peers import tls_options
 from federation.plugins import PluginError, load_registry
-from federation.routing.decisions import DecisionLog
+from federation.routing.ring import DecisionLog
 from federation.siblings.address import sibling_tls
 from policies.registry import Registry
 

@@ -50,6 +50,17 @@ class Code(Enum):
     RULE = 23
 
 
+class Kind:
+    """Stands for a shape of requests in look-ups, where to hash and compare the shape itself would cost more."""
+
+    __slots__ = ()
+
+
+# Shapes that were met. More than this are forgotten all at once; then they get other kinds, and look-ups miss once.
+MAX_KINDS = 65_536
+_KINDS: dict[tuple[object, ...], Kind] = {}
+
+
 @dataclass(frozen=True, slots=True)
 class RouteRequest:
     """A request to be placed: what the caller needs and allows, and the shape of the prompt, never the prompt."""
@@ -88,6 +99,7 @@ class RouteRequest:
     # It came by the ingress of a region from abroad, and must not leave again.
     forwarded: bool = False
     _shape: tuple[object, ...] | None = field(default=None, init=False, repr=False, compare=False)
+    _kind: Kind | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def hash_key(self) -> str:
@@ -134,6 +146,19 @@ class RouteRequest:
             )
         assert self._shape is not None
         return self._shape
+
+    @property
+    def kind(self) -> Kind:
+        """One object for all requests of one shape, as long as they are met."""
+        found = self._kind
+        if found is None:
+            found = _KINDS.get(self.shape)
+            if found is None:
+                if len(_KINDS) >= MAX_KINDS:
+                    _KINDS.clear()
+                found = _KINDS[self.shape] = Kind()
+            object.__setattr__(self, "_kind", found)
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from grpc import StatusCode
 
 from catalog import errors as catalog
 from federation.api.calls import Context
-from federation.routing.decisions import DecisionUnknown
+from federation.routing.ring import DecisionUnknown
 from policies.errors import InvalidPolicy, NoCandidate
 
 DOMAIN = "federation.v1"

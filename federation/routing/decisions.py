@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
-from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from federation.routing import wording
 from federation.routing.figures import Figures, figures
+from federation.routing.frame import Frame, Visit
+from federation.routing.groups import Entry
 from federation.routing.planner import Plan
 from federation.routing.rations import Admission
 from federation.routing.replay import entry
@@ -25,26 +26,14 @@ from federation.routing.spills import Spill
 from federation.routing.spread import Spread
 from federation.routing.state import load_of
 from federation.routing.table import Table
+from federation.routing.walk import settle
 from policies.pipeline import Evaluation, candidate, differences, judge
 from policies.pool import ByteArray, FloatArray, IntArray, Load
 from policies.prediction import Ask
 from policies.registry import Registry
 from policies.types import Candidate, Choice, Code, Decision, Explain, Outcome, RouteRequest, Stage
 
-# A table takes about so many bytes a row beyond what it shares with the one before.
-TABLE_BYTES_PER_ROW = 120
-TABLES_BYTES = 64 << 20
-
-
-class DecisionUnknown(LookupError):
-    """No such decision is remembered here."""
-
-    def __init__(self, decision_id: str, kept: int) -> None:
-        super().__init__(
-            f"decision {decision_id!r} is not remembered: the newest {kept} of this replica are kept in memory"
-            " (routing.decisions_kept); older ones stand in routing.decision_log where one is written"
-        )
-        self.decision_id = decision_id
+NOTHING_CACHED: Mapping[int, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +48,43 @@ class Shadowed:
     dearer_usd: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Rare:
+    """What few decisions read or met."""
+
+    session_slot: int = -1
+    cached: Mapping[int, float] = field(default_factory=lambda: NOTHING_CACHED)
+    # Rejections by code; None: those of the table alone.
+    rejected: Mapping[str, int] | None = None
+    # What the request and the table alone said of the plan's rows, and whether health was set aside; None: as the
+    # ranking says.
+    code: ByteArray | None = None
+    panic: bool | None = None
+    # What its tenant's budget did to it ("" nothing), and what it was admitted by; None: its policy sheds nobody.
+    demotion: str = ""
+    admission: Admission | None = None
+    # What its tier was drawn from; None: its policy has no tiers.
+    spill: Spill | None = None
+
+
+PLAIN = Rare()
+
+
+@dataclass(slots=True, eq=False)
+class Told:
+    """What came of a decision later, and what was worked out when somebody asked."""
+
+    shadowed: Shadowed | None = None
+    # US dollars by attempt, where the tenant has a budget.
+    charges: dict[int, float] | None = None
+    outcomes: list[Outcome] = field(default_factory=list)
+    intervals: dict[int, tuple[float, float]] = field(default_factory=dict)
+    rows: IntArray | None = None
+    load: Load | None = None
+    ask: Ask | None = None
+    evaluation: Evaluation | None = None
+
+
 @dataclass(slots=True, weakref_slot=True, eq=False)
 class Record:
     """One decision with what it read. What is only told, it works out when somebody asks.
@@ -67,74 +93,166 @@ class Record:
     """
 
     number: int
-    replica: str
+    frame: Frame
     request: RouteRequest
-    plan: Plan
     # Prompt and answer, with the policy's assumptions where the request is silent.
     tokens: int
     answer: int
-    registry: Registry
-    spread: Spread
     seed: int
-    session_slot: int
     wanted: int
     wall_time: float
     now: float
-    # The rows whose values are kept: all that were considered, or of a large pool those that were visited. What moved
-    # and what the table said of them, in this order.
-    kept: Sequence[int] | IntArray
-    moving: FloatArray
-    cached: Mapping[int, float]
-    refused: ByteArray | None
-    panic: bool
-    rejected: Mapping[str, int]
-    # Whom a walk looked at, in its order; None where all were scored at once.
-    looked: Sequence[int] | None
-    swept: bool
-    # Rows of the target and of the alternatives.
-    chosen: tuple[int, ...]
-    # Seconds that the target's node was predicted to take to the first token.
+    # Whom a walk looked at, in its order, as they were then: drawn, or with what was worked out of it. None and None
+    # where all were scored at once.
+    drawn: Sequence[Visit] | None
+    entries: Sequence[Entry] | None
+    # What moved, of all of the plan's rows; None: of large pools only the visits are kept.
+    whole: FloatArray | None
+    # The target's row, and the seconds that its node was predicted to take to the first token.
+    row: int
     at_node: float
     by: str
     near: int
-    shadowed: Shadowed | None = None
-    # What its tenant's budget did to it ("" nothing), and what it was admitted by; None: its policy sheds nobody.
-    demotion: str = ""
-    admission: Admission | None = None
-    # What its tier was drawn from; None: its policy has no tiers.
-    spill: Spill | None = None
-    # US dollars by attempt, where the tenant has a budget.
-    charges: dict[int, float] | None = None
-    outcomes: list[Outcome] = field(default_factory=list)
-    _intervals: dict[int, tuple[float, float]] = field(default_factory=dict)
-    _rows: IntArray | None = None
-    _load: Load | None = None
-    _ask: Ask | None = None
-    _evaluation: Evaluation | None = None
+    swept: bool
+    rare: Rare = PLAIN
+    # Rows of the target and of the alternatives; None: not asked for yet.
+    _chosen: tuple[int, ...] | None = None
+    _told: Told | None = None
 
     @property
     def decision_id(self) -> str:
         """Names the replica that decided, and which of its decisions it was."""
-        return f"{self.replica}-{self.number:x}"
+        return f"{self.frame.replica}-{self.number:x}"
+
+    @property
+    def plan(self) -> Plan:
+        return self.frame.plan
+
+    @property
+    def replica(self) -> str:
+        return self.frame.replica
+
+    @property
+    def registry(self) -> Registry:
+        return self.frame.registry
+
+    @property
+    def spread(self) -> Spread:
+        return self.frame.spread
+
+    @property
+    def session_slot(self) -> int:
+        return self.rare.session_slot
+
+    @property
+    def cached(self) -> Mapping[int, float]:
+        return self.rare.cached
+
+    @property
+    def demotion(self) -> str:
+        return self.rare.demotion
+
+    @property
+    def admission(self) -> Admission | None:
+        return self.rare.admission
+
+    @property
+    def spill(self) -> Spill | None:
+        return self.rare.spill
+
+    @property
+    def panic(self) -> bool:
+        return self.frame.ranking.panic if self.rare.panic is None else self.rare.panic
+
+    @property
+    def told(self) -> Told:
+        if self._told is None:
+            self._told = Told()
+        return self._told
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        return self.told.outcomes
+
+    @property
+    def shadowed(self) -> Shadowed | None:
+        return None if self._told is None else self._told.shadowed
+
+    @property
+    def charges(self) -> dict[int, float] | None:
+        return None if self._told is None else self._told.charges
+
+    @property
+    def chosen(self) -> tuple[int, ...]:
+        """Rows of the target and of the alternatives."""
+        if self._chosen is None:
+            self._settle()
+        assert self._chosen is not None
+        return self._chosen
+
+    def _settle(self) -> None:
+        """Chooses the alternatives to a drawn target, from the values of the time of the decision."""
+        frame, drawn = self.frame, self.drawn or ()
+        others, full, low = settle(
+            frame.ranking, frame.scalars, frame.policy, self.tokens, self.answer, self.wanted, self.row, drawn
+        )
+        self._chosen = (self.row, *others)
+        if full or low:
+            self.rare = replace(self.rare, rejected=rejections(frame.ranking.counts, full, low))
+
+    @property
+    def rejected(self) -> Mapping[str, int]:
+        """Rejections by code: what the table refused, and of what moves those that were looked at."""
+        if self._chosen is None:
+            self._settle()
+        found = self.rare.rejected
+        return self.frame.ranking.counts if found is None else found
+
+    @property
+    def looked(self) -> Sequence[int] | None:
+        """Rows that a walk looked at, in its order; None where all were scored at once."""
+        if self.drawn is not None:
+            return [visit[0] for visit in self.drawn]
+        return None if self.entries is None else [entry[1] for entry in self.entries]
+
+    @property
+    def kept(self) -> Sequence[int] | IntArray:
+        """Rows whose values are kept: all that were considered, or of a large pool those that were visited."""
+        looked = self.looked
+        return self.frame.plan.rows if looked is None or self.whole is not None else looked
+
+    @property
+    def moving(self) -> FloatArray:
+        """What moved of the kept rows, in their order."""
+        if self.whole is not None:
+            return self.whole
+        if self.drawn is not None:
+            # Nobody of a walk is on trial: that is 1 for all of them.
+            return np.array([(*visit[1:], 1.0) for visit in self.drawn]).T
+        return np.array([entry[6] for entry in self.entries or ()]).T
 
     @property
     def rows(self) -> IntArray:
-        if self._rows is None:
-            self._rows = np.sort(np.asarray(self.kept, dtype=np.int64))
-        return self._rows
+        told = self.told
+        if told.rows is None:
+            told.rows = np.sort(np.asarray(self.kept, dtype=np.int64))
+        return told.rows
 
     @property
     def load(self) -> Load:
         """What moved, of `rows`."""
-        if self._load is None:
+        told = self.told
+        if told.load is None:
             cached = cached_column(self.cached, self.table.pool.slot[self.rows])
-            self._load = load_of(self.moving[:, np.argsort(self.kept)], cached)
-        return self._load
+            told.load = load_of(self.moving[:, np.argsort(self.kept)], cached)
+        return told.load
 
     @property
     def code(self) -> ByteArray:
         """What the request and the table alone said of `rows`."""
-        return np.zeros(len(self.kept), dtype=np.int8) if self.refused is None else self.refused
+        if self.whole is None:
+            return np.zeros(len(self.kept), dtype=np.int8)
+        return self.frame.ranking.code if self.rare.code is None else self.rare.code
 
     @property
     def places(self) -> tuple[int, ...]:
@@ -155,16 +273,18 @@ class Record:
 
     @property
     def table(self) -> Table:
-        return self.plan.table
+        return self.frame.table
 
     @property
     def walked(self) -> bool:
-        return self.looked is not None
+        return self.entries is not None or self.drawn is not None
 
     @property
     def visited(self) -> int:
         """How many candidates were scored."""
-        return len(self.plan.rows if self.looked is None else self.looked)
+        if self.drawn is not None:
+            return len(self.drawn)
+        return len(self.plan.rows if self.entries is None else self.entries)
 
     @property
     def considered(self) -> int:
@@ -179,28 +299,31 @@ class Record:
     @property
     def ask(self) -> Ask:
         """The request as filters and scorers saw it."""
-        if self._ask is None:
+        told = self.told
+        if told.ask is None:
             turns = None if self.spill is None else self.spill.turns
-            self._ask = self.plan.ask(self.request, self.tokens, self.answer, self.wall_time, turns)
-        return self._ask
+            told.ask = self.plan.ask(self.request, self.tokens, self.answer, self.wall_time, turns)
+        return told.ask
 
     @property
     def evaluation(self) -> Evaluation:
         """Every kept candidate, filtered and scored again from the kept values."""
-        if self._evaluation is None:
+        told = self.told
+        if told.evaluation is None:
             pool = self.table.pool.take(self.rows)
-            self._evaluation = judge(self.ask, pool, self.load, self.registry, self.code.copy(), self.panic)
-        return self._evaluation
+            told.evaluation = judge(self.ask, pool, self.load, self.registry, self.code.copy(), self.panic)
+        return told.evaluation
 
     def moved(self) -> list[list[float]]:
         """What moved of the target and the alternatives, by attempt, in the order of the kinds of `state`."""
-        kept = self.kept
-        columns: Sequence[int] | IntArray
-        if isinstance(kept, np.ndarray):
-            columns = kept.searchsorted(self.chosen)
-        else:
-            columns = [kept.index(row) for row in self.chosen]
-        return self.moving.take(columns, axis=1).T.tolist()  # type: ignore[no-any-return]
+        if self.whole is not None:
+            columns = self.frame.plan.rows.searchsorted(self.chosen)
+            return self.whole.take(columns, axis=1).T.tolist()  # type: ignore[no-any-return]
+        if self.drawn is not None:
+            drawn = {visit[0]: [*visit[1:], 1.0] for visit in self.drawn}
+            return [drawn[row] for row in self.chosen]
+        seen = {entry[1]: entry[6] for entry in self.entries or ()}
+        return [list(seen[row]) for row in self.chosen]
 
     def names(self) -> tuple[str, ...]:
         """Deployments by attempt: the target, then the alternatives."""
@@ -209,11 +332,13 @@ class Record:
 
     def slot(self, attempt: int) -> int:
         """Where an attempt runs; -1 for an attempt that was not planned."""
-        return self.plan.scalars.slot[self.chosen[attempt]] if attempt < len(self.chosen) else -1
+        if attempt == 0:
+            return self.frame.scalars.slot[self.row]
+        return self.frame.scalars.slot[self.chosen[attempt]] if attempt < len(self.chosen) else -1
 
     def figures(self, place: int) -> Figures:
         """What was expected of one of `rows`."""
-        if self._evaluation is None and self.walked:
+        if self.walked and self.told.evaluation is None:
             load = self.load
             moving = (load.pending_tokens, load.in_flight, load.running, load.wait, load.suspicion, load.cached_tokens)
             values = tuple(float(column[place]) for column in moving)
@@ -268,11 +393,11 @@ class Record:
     def interval(self, place: int) -> tuple[float, float]:
         """The 5th and 95th percentile of measured over predicted time at the node, of one of `rows`."""
         # Kept at the first telling, which is when the decision is made: what is learned later must not change it.
-        return self._intervals.setdefault(place, self.spread.interval(int(self.table.pool.slot[self.rows[place]])))
+        return self.told.intervals.setdefault(place, self.spread.interval(int(self.table.pool.slot[self.rows[place]])))
 
     def intervals(self) -> list[tuple[float, float]]:
         """`interval` of the target and the alternatives, by attempt."""
-        slots, known, spread = self.plan.scalars.slot, self._intervals, self.spread
+        slots, known, spread = self.frame.scalars.slot, self.told.intervals, self.spread
         chosen = zip(self.places, self.chosen, strict=True)
         return [known.setdefault(place, spread.interval(slots[row])) for place, row in chosen]
 
@@ -366,82 +491,12 @@ class Record:
         )
 
 
+def rejections(counts: Mapping[str, int], full: int, low: int) -> Mapping[str, int]:
+    """What the table refused, and those visited that were full or scored too low."""
+    found = {Code.AT_CAPACITY.name: full, Code.BELOW_MIN_SCORE.name: low}
+    return {**counts, **{name: count for name, count in found.items() if count}}
+
+
 def cached_column(cached: Mapping[int, float], slots: IntArray) -> FloatArray | None:
     """Cached tokens by slot as a column; None where nothing is cached."""
     return np.array([cached.get(slot, 0.0) for slot in slots.tolist()]) if cached else None
-
-
-class DecisionRing:
-    """The newest decisions of this replica, by number.
-
-    A decision keeps its table alive; so besides a count there is a bound on the memory of tables, and the decisions of
-    the oldest table go first.
-    """
-
-    def __init__(self, keep: int) -> None:
-        self.keep = keep
-        self._records: OrderedDict[int, Record] = OrderedDict()
-        # By the table's id, which is its own for as long as one of its decisions is here to keep it alive.
-        self._tables: OrderedDict[int, deque[int]] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def add(self, record: Record) -> None:
-        if self.keep == 0:
-            return
-        self._records[record.number] = record
-        self._tables.setdefault(id(record.table), deque()).append(record.number)
-        if len(self._records) > self.keep:
-            self._drop(self._records.popitem(last=False)[1])
-        most = max(8, TABLES_BYTES // (TABLE_BYTES_PER_ROW * (len(record.table.pool) + 1)))
-        while len(self._tables) > most:
-            for number in self._tables.popitem(last=False)[1]:
-                del self._records[number]
-
-    def _drop(self, record: Record) -> None:
-        """Takes the oldest record out of its table's list, and the list away with its last one."""
-        numbers = self._tables[id(record.table)]
-        numbers.remove(record.number)
-        if not numbers:
-            del self._tables[id(record.table)]
-
-    def get(self, number: int) -> Record | None:
-        return self._records.get(number)
-
-    def newest(self, count: int) -> list[Record]:
-        """The newest records, oldest of them first."""
-        records = list(self._records.values())
-        return records[-count:] if count else []
-
-
-class DecisionLog:
-    """Sampled decisions as JSON lines, rotated once at a size: `file` and `file.1`.
-
-    Prompts, keys and tokens' texts are never part of a record.  Raises OSError where the file cannot be opened.
-    """
-
-    def __init__(self, path: Path, sample: float, max_bytes: int, draw: Callable[[], float]) -> None:
-        self._path = path
-        self._sample = sample
-        self._max_bytes = max_bytes
-        self._draw = draw
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a", encoding="utf-8")
-
-    def wants(self) -> bool:
-        """Whether the next decision is in the sample."""
-        return self._sample >= 1.0 or self._draw() < self._sample
-
-    def write(self, entry: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(entry, separators=(",", ":")) + "\n")
-        if self._file.tell() >= self._max_bytes:
-            self._file.close()
-            self._path.replace(self._path.with_name(self._path.name + ".1"))
-            self._file = self._path.open("a", encoding="utf-8")
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()

@@ -11,6 +11,7 @@ by one insertion; when everything fades at once they are found anew, group by gr
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -32,9 +33,9 @@ LEAST_SHARED = 3.0
 # Up to so many groups a walk over them beats a pass over columns all the same.
 SMALL = 256
 
-# (key, row, slot, work, factor, slow): the key is the time at the node for a prompt of the usual length, less what its
-# speed is worth.
-Entry = tuple[float, int, int, float, float, float]
+# (key, row, slot, work, factor, slow, moving): the key is the time at the node for a prompt of the usual length, less
+# what its speed is worth; `moving` is what the state said of it, in its order, which decisions keep.
+Entry = tuple[float, int, int, float, float, float, Sequence[float]]
 
 
 @dataclass(slots=True)
@@ -67,19 +68,47 @@ class Group:
     low: float = 1.0
     high: float = 1.0
     filled: int = -1
+    # Members that changed since, one mention a change.
+    stale: list[int] = field(default_factory=list)
 
     def entry(self, slot: int, state: State) -> Entry:
         """A member as the state has it now."""
-        busy = max(state.in_flight[slot], state.running[slot])
-        slow = 1.0 + self.slowdown * min(busy / self.batch, 1.0)
-        queue = max(busy - self.batch + 1.0, 0.0) * self.turn_seconds
-        suspicion = state.suspicion[slot]
-        work = (state.pending[slot] * self.per_token * slow + state.wait[slot] + queue) * suspicion
-        factor = slow * suspicion
-        return (work + factor * self.reference - self.speed / slow, self.row_of[slot], slot, work, factor, slow)
+        return self.entry_of(
+            slot,
+            (
+                state.pending[slot],
+                state.in_flight[slot],
+                state.running[slot],
+                state.wait[slot],
+                state.suspicion[slot],
+                state.turn[slot],
+                state.trial[slot],
+            ),
+        )
 
-    def move(self, slot: int, state: State) -> None:
-        """Puts a member where it belongs after a change."""
+    def entry_of(self, slot: int, moving: Sequence[float]) -> Entry:
+        """A member of which the state said this."""
+        pending, in_flight, running, wait, suspicion, _, _ = moving
+        busy = in_flight if in_flight > running else running
+        batch = self.batch
+        slow = 1.0 + self.slowdown * (busy / batch if busy < batch else 1.0)
+        work = pending * self.per_token * slow + wait
+        if (queue := busy - batch + 1.0) > 0.0:
+            work += queue * self.turn_seconds
+        work *= suspicion
+        factor = slow * suspicion
+        return work + factor * self.reference - self.speed / slow, self.row_of[slot], slot, work, factor, slow, moving
+
+    def catch_up(self, state: State) -> None:
+        """Puts members where they belong after changes."""
+        stale, self.stale = self.stale, []
+        if len(stale) > FOLLOWED:
+            self.filled = -1
+            return
+        for slot in stale if len(stale) == 1 else set(stale):
+            self._move(slot, state)
+
+    def _move(self, slot: int, state: State) -> None:
         heads, old = self.heads, self.known.pop(slot, None)
         if old is not None:
             del heads[bisect_left(heads, old)]
@@ -94,6 +123,7 @@ class Group:
     def fill(self, state: State, filled: int) -> None:
         """Finds the heads anew."""
         self.filled = filled
+        self.stale.clear()
         if len(self.slots) <= FEW:
             entries = [self.entry(slot, state) for slot in self.row_of]
             self.low, self.high = min(entry[4] for entry in entries), max(entry[4] for entry in entries)
@@ -125,7 +155,7 @@ class Group:
             kept = tied[: HEADS - len(before)]
             self.floor = (float(edge), int(self.rows[tied[len(kept)]]))
             chosen = np.concatenate([before, kept])
-        columns = (key, self.rows, self.slots, work, factor, slow)
+        columns = (key, self.rows, self.slots, work, factor, slow, moving.T)
         return list(zip(*(column[chosen].tolist() for column in columns), strict=True))
 
 
@@ -166,22 +196,31 @@ class Groups:
     def follow(self, state: State) -> None:
         """Takes in what changed in the state since the last time."""
         touched = state.touched
+        if self._followed == len(touched) and self._epoch == state.epoch:
+            return
         if state.epoch != self._epoch or len(touched) - self._followed > FOLLOWED:
             self._epoch = state.epoch
             self.filled += 1
-        elif self._followed < len(touched):
-            numbers, made, size = self.number_of, self.made, len(self.number_of)
+        else:
+            numbers, made, size, filled = self.number_of, self.made, len(self.number_of), self.filled
             for slot in touched[self._followed :]:
                 group = made.get(numbers[slot]) if slot < size else None
-                if group is not None and group.filled == self.filled:
-                    group.move(slot, state)
+                if group is not None and group.filled == filled:
+                    group.stale.append(slot)
         self._followed = len(touched)
 
-    def at(self, number: int, state: State) -> Group:
-        """A group with its heads as they are now, after `follow`."""
+    def one(self, number: int) -> Group:
+        """A group, whatever its heads are."""
         group = self.made.get(number)
         if group is None:
             group = self.made[number] = self._make(number)
+        return group
+
+    def at(self, number: int, state: State) -> Group:
+        """A group with its heads as they are now, after `follow`."""
+        group = self.one(number)
+        if group.stale and group.filled == self.filled:
+            group.catch_up(state)
         if group.filled != self.filled:
             group.fill(state, self.filled)
         return group

@@ -271,7 +271,7 @@ class Rations:
         if record.plan.room is not None:
             self._count(record.plan, record.plan.room, record.request, record.tokens + record.answer, True, now)
         if self.budgeted and self.budgets(record.request.tenant_id, record.plan.policy):
-            record.charges = {}
+            record.told.charges = {}
             self.recharge(record, 0, estimated(record, 0))
 
     def refused(self, error: NoCandidate, request: RouteRequest, now: float) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from federation.routing.state import State
+from federation.routing.state import MAX_TOUCHED, State
 
 # A first token is overdue when it takes this much longer than predicted, and then a little.
 OVERDUE_RATIO = 2.0
@@ -47,6 +48,40 @@ class Reservation:
     pending: bool = True
     # Whether its time to the first token was learned from.
     told: bool = False
+    # What it was drawn up from; None where it was taken as it is.
+    held: Held | None = None
+
+
+class Held(NamedTuple):
+    """A first attempt's room as plain numbers, of which a `Reservation` is drawn up once something happens to it."""
+
+    decision: int
+    slot: int
+    tokens: float
+    started: float
+    # Seconds at the node as predicted, and what suspicion and waits made of them.
+    at_node: float
+    suspicion: float
+    wait: float
+    round_trip: float
+    answer: int
+    decode: float
+
+    def drawn_up(self) -> Reservation:
+        decision, slot, tokens, started, at_node, suspicion, wait, round_trip, answer, decode = self
+        return Reservation(
+            decision=decision,
+            attempt=0,
+            slot=slot,
+            tokens=tokens,
+            started=started,
+            expected=at_node / suspicion - wait,
+            predicted=at_node,
+            round_trip=round_trip,
+            latency=round_trip + at_node + answer / decode,
+            trial=False,
+            held=self,
+        )
 
 
 class Reservations:
@@ -54,8 +89,8 @@ class Reservations:
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self._open: dict[int, Reservation] = {}
-        self._wheel: defaultdict[int, list[Reservation]] = defaultdict(list)
+        self._open: dict[int, Reservation | Held] = {}
+        self._wheel: defaultdict[int, list[Reservation | Held]] = defaultdict(list)
         self._swept = 0
         # Whether anybody reports first tokens; without, none is overdue.
         self.first_tokens_seen = float("-inf")
@@ -76,13 +111,46 @@ class Reservations:
             self.trials.add(reservation.slot)
         self._file(reservation, reservation.started + OVERDUE_RATIO * reservation.predicted + OVERDUE_SECONDS)
 
+    def hold(
+        self,
+        decision: int,
+        slot: int,
+        tokens: float,
+        started: float,
+        at_node: float,
+        suspicion: float,
+        wait: float,
+        round_trip: float,
+        answer: int,
+        decode: float,
+    ) -> None:
+        """`take` for the first attempt of a new decision, which is no trial."""
+        # Not by its own constructor, which takes longer than all the rest.
+        held = tuple.__new__(
+            Held, (decision, slot, tokens, started, at_node, suspicion, wait, round_trip, answer, decode)
+        )
+        self._open[decision] = held
+        state = self._state
+        state.pending[slot] += tokens
+        state.in_flight[slot] += 1.0
+        touched = state.touched
+        touched.append(slot)
+        if len(touched) > MAX_TOUCHED:
+            state.moved()
+        state.turns = state.turn[slot] = state.turns + 1.0
+        tick = int((started + OVERDUE_RATIO * at_node + OVERDUE_SECONDS) * TICKS_PER_SECOND)
+        self._wheel[(tick if tick > self._swept else self._swept) + 1].append(held)
+
     def get(self, decision: int) -> Reservation | None:
-        return self._open.get(decision)
+        found = self._open.get(decision)
+        if isinstance(found, Held):
+            found = self._open[decision] = found.drawn_up()
+        return found
 
     def first_token(self, decision: int, attempt: int, now: float) -> Reservation | None:
         """Gives tokens back, of an attempt or an earlier one; the reservation where it still waited for them."""
         self.first_tokens_seen = now
-        found = self._open.get(decision)
+        found = self.get(decision)
         if found is None or not found.pending or found.attempt > attempt:
             return None
         self._give_tokens(found)
@@ -90,7 +158,7 @@ class Reservations:
 
     def release(self, decision: int, attempt: int | None = None) -> Reservation | None:
         """Gives everything back, of an attempt or an earlier one where it is given; the reservation there was."""
-        found = self._open.get(decision)
+        found = self.get(decision)
         if found is None or (attempt is not None and found.attempt > attempt):
             return None
         del self._open[decision]
@@ -109,6 +177,7 @@ class Reservations:
 
     def _admit(self, slot: int) -> None:
         self._state.trial[slot] = 0.0 if slot in self._withheld or slot in self.trials else 1.0
+        self._state.touch(slot)
 
     def _give_tokens(self, found: Reservation) -> None:
         found.pending = False
@@ -130,8 +199,9 @@ class Reservations:
         due = [t for t in ticks if t in self._wheel] if len(ticks) < 64 else sorted(t for t in self._wheel if t <= last)
         self._swept = max(self._swept, last)
         for tick in due:
-            for found in self._wheel.pop(tick):
-                if self._open.get(found.decision) is not found:
+            for filed in self._wheel.pop(tick):
+                found = self.get(filed.decision)
+                if found is None or (found is not filed and found.held is not filed):
                     continue
                 passed = now - found.started
                 usual = self._state.usual(found.predicted)

@@ -16,31 +16,36 @@ import numpy as np
 from federation.config import RoutingSettings
 from federation.routing import wording
 from federation.routing.asked import unknown
-from federation.routing.decisions import DecisionLog, DecisionRing, DecisionUnknown, Record, cached_column
+from federation.routing.decisions import NOTHING_CACHED, PLAIN, Rare, Record, Told, cached_column, rejections
+from federation.routing.frame import Frame, draw_two, frame_of
 from federation.routing.heard import Heard
 from federation.routing.learning import learn_from
-from federation.routing.planner import Planner
+from federation.routing.planner import MAX_PLANS, MAX_ROWS, Planner
 from federation.routing.rations import Rations
 from federation.routing.reservations import Reservation, Reservations
+from federation.routing.ring import DecisionLog, DecisionRing, DecisionUnknown
 from federation.routing.roads import Roads
 from federation.routing.seats import Seats
 from federation.routing.shadow import Shadows
 from federation.routing.spills import Spills
-from federation.routing.state import State, load_of
+from federation.routing.state import STEP_SECONDS, State, load_of
 from federation.routing.table import Table
 from federation.routing.walk import walk
 from policies import chance
 from policies.errors import NoCandidate
 from policies.pipeline import choose, evaluate, judge, reason_for_none, refuse, settle_health
 from policies.policy import Policy
+from policies.pool import FloatArray
 from policies.presets import PRESETS
 from policies.registry import BUILT_IN, Registry
-from policies.types import Candidate, Code, Decision, Explain, Outcome, Phase, RouteRequest
+from policies.types import Candidate, Code, Decision, Explain, Kind, Outcome, Phase, RouteRequest
 
 # Half of a probe interval: on the average somebody who is well again is seen to be so after this.
 UNHEALTHY_RETRY_SECONDS = 5.0
-# Pools up to this size are remembered whole with each decision; of larger ones, whom a walk visited.
-KEEP_ROWS = 64
+# Alternatives that are told at most.
+MAX_ALTERNATIVES = 16
+# Seeds that are drawn up together.
+SEEDS = 1_024
 
 
 class Reported(Enum):
@@ -102,6 +107,12 @@ class Router:
         self._on_suspicion = on_suspicion
         self._registry = registry
         self._number = 0
+        # Of the number's thousand or so, its own seed and what that draws first.
+        self._seeds: list[tuple[int, int, int]] = []
+        # Frames by kind and sizes, where no rule looks at more of a request; all of them by their plan.
+        self._frames: dict[tuple[Kind, int, int], Frame] = {}
+        self._framed: dict[int, Frame] = {}
+        self._rows_framed = 0
         self._table: Table | None = None
         self._roads = Roads()
         self._planner = Planner(registry, self._roads)
@@ -142,6 +153,7 @@ class Router:
         table = replace(table, pool=replace(table.pool, slot=self._seats.follow(table)))
         self._table = table
         self._planner.follow(table)
+        self._forget()
 
     def renew_plans(self, most: int) -> int:
         """Makes plans that were asked for lately for the current table, so many at most; how many it made."""
@@ -154,6 +166,7 @@ class Router:
         self.policies = {**presets, **policies}
         self.rations.install(self.policies)
         self._planner.forget()
+        self._forget()
 
     def policy(self, name: str) -> Policy:
         """A policy by name, "" the default. NoCandidate("POLICY_UNKNOWN")."""
@@ -169,32 +182,116 @@ class Router:
 
     def decide(self, request: RouteRequest, now: float, *, number: int, whole: bool = False) -> Record:
         """Decides without claiming. `whole` keeps every candidate's values. Raises NoCandidate."""
-        state, wall = self.state, self._wall()
         seed = chance.mix(self._seed ^ number)
-        rations, demotion = self.rations, ""
-        policy = self.policy(rations.policy_id(request))
-        if rations.budgeted:
-            request, demotion = rations.within_budget(request, policy, wall)
-        plan = self._planner.plan(request, policy, rations.terms(request, policy), self.table, state, wall, seed)
-        policy, ranking, rows = plan.policy, plan.ranking, plan.rows
-        assume = policy.assume
-        tokens = assume.input_tokens if request.input_tokens is None else request.input_tokens
-        answer = assume.output_tokens if request.max_output_tokens is None else request.max_output_tokens
+        return self._decide(
+            request, now, number, (seed, chance.draw(seed, 0), chance.draw(seed, 1)), self._wall(), whole
+        )
+
+    def _decide(
+        self, request: RouteRequest, now: float, number: int, seeds: tuple[int, int, int], wall: float, whole: bool
+    ) -> Record:
+        """`decide` from the seed of a number and the first two draws of that."""
+        seed, one, two = seeds
+        demotion = ""
+        if self.rations.budgeted:
+            policy = self.policy(self.rations.policy_id(request))
+            request, demotion = self.rations.within_budget(request, policy, wall)
+        tokens, answer = request.input_tokens, request.max_output_tokens
+        frame = self._frames.get(
+            (request.kind, -1 if tokens is None else tokens.bit_length(), -1 if answer is None else answer.bit_length())
+        )
+        if frame is None:
+            frame = self._frame(request, wall, seed)
+        policy = frame.policy
+        if tokens is None:
+            tokens = policy.assume.input_tokens
+        if answer is None:
+            answer = policy.assume.output_tokens
+        wanted = request.max_alternatives
+        if wanted is None:
+            wanted = policy.max_alternatives
+        elif wanted > MAX_ALTERNATIVES:
+            wanted = MAX_ALTERNATIVES
+        whole = whole or frame.small or request.explain is Explain.FULL
+        state = self.state
+        kept = state.matrix.take(frame.slots, axis=1) if whole else None
+        fits = (request.input_tokens or 0) + (request.max_output_tokens or 0) <= frame.ranking.window
+        if frame.paired and fits and not request.session_id and not request.prefix_hashes and not demotion:
+            drawn = draw_two(frame, state, tokens, answer, one, two, wanted)
+            if drawn is not None:
+                visits, row, at_node = drawn
+                return Record(
+                    number,
+                    frame,
+                    request,
+                    tokens,
+                    answer,
+                    seed,
+                    wanted,
+                    wall,
+                    now,
+                    visits,
+                    None,
+                    kept,
+                    row,
+                    at_node,
+                    "picker",
+                    0,
+                    False,
+                )
+        return self._decide_plainly(
+            frame, request, now, number, seed, tokens, answer, wanted, wall, kept, fits, demotion
+        )
+
+    def _frame(self, request: RouteRequest, wall: float, seed: int) -> Frame:
+        """The frame for a request, made where there is none."""
+        policy, rations = self.policy(self.rations.policy_id(request)), self.rations
+        plan = self._planner.plan(request, policy, rations.terms(request, policy), self.table, self.state, wall, seed)
+        found = self._framed.get(id(plan))
+        if found is None:
+            found = self._framed[id(plan)] = frame_of(self._replica, self._registry, self.state.spread, plan)
+            self._rows_framed += len(plan.rows)
+        if not policy.rules:
+            tokens, answer = request.input_tokens, request.max_output_tokens
+            asked = -1 if tokens is None else tokens.bit_length()
+            self._frames[(request.kind, asked, -1 if answer is None else answer.bit_length())] = found
+        if self._rows_framed > MAX_ROWS or len(self._framed) > MAX_PLANS or len(self._frames) > 4 * MAX_PLANS:
+            self._forget()
+        return found
+
+    def _forget(self) -> None:
+        self._frames.clear()
+        self._framed.clear()
+        self._rows_framed = 0
+
+    def _decide_plainly(
+        self,
+        frame: Frame,
+        request: RouteRequest,
+        now: float,
+        number: int,
+        seed: int,
+        tokens: int,
+        answer: int,
+        wanted: int,
+        wall: float,
+        kept: FloatArray | None,
+        fits: bool,
+        demotion: str,
+    ) -> Record:
+        """Decides by a walk, and where that cannot tell by the whole pipeline."""
+        state, plan, policy, ranking = self.state, frame.plan, frame.policy, frame.ranking
         admission = None
         if plan.room is not None:
-            admission = rations.admit(plan, plan.room, request, tokens + answer, state, seed)
-        spill = self.spills.draw(plan, state, seed, now)
+            admission = self.rations.admit(plan, plan.room, request, tokens + answer, state, seed)
+        spill = None if policy.spillover is None else self.spills.draw(plan, state, seed, now)
         session_slot = state.session_slot(request.session_key, now) if request.session_id else -1
-        wanted = policy.max_alternatives if request.max_alternatives is None else min(request.max_alternatives, 16)
-        cached = self._cached(request, policy, tokens)
-        whole = whole or request.explain is Explain.FULL or len(rows) <= KEEP_ROWS
+        cached = self._cached(request, policy, tokens) if request.prefix_hashes else NOTHING_CACHED
         walked = None
-        fits = (request.input_tokens or 0) + (request.max_output_tokens or 0) <= ranking.window
-        # Tiers are for the whole pipeline: a walk knows one order.
-        if ranking.walkable and fits and spill is None:
+        if frame.walkable and fits:
             walked = walk(
                 ranking,
-                plan.scalars,
+                frame.scalars,
                 state,
                 policy,
                 request,
@@ -204,77 +301,83 @@ class Router:
                 session_slot,
                 wanted,
                 cached,
-                plan.table.pool.names,
+                frame.table.pool.names,
             )
-        code, panic = ranking.code, ranking.panic
-        ask = None
+        rare = PLAIN
         if walked is not None:
-            by, near, at_node = walked.by, walked.near, walked.at_node
-            looked: Sequence[int] | None = walked.visited
-            rejected: Mapping[str, int] = ranking.counts
-            if walked.full or walked.low:
-                moved = {Code.AT_CAPACITY.name: walked.full, Code.BELOW_MIN_SCORE.name: walked.low}
-                rejected = {**ranking.counts, **{name: count for name, count in moved.items() if count}}
-            chosen = (walked.target, *walked.alternatives)
-        else:
-            ask = plan.ask(request, tokens, answer, wall, None if spill is None else spill.turns)
-            pool = plan.table.pool.take(rows)
-            if not fits:
-                # The ranking is of prompts of any length.
-                hard = refuse(ask, pool, self._registry, ranking.narrow)
-                code, panic = settle_health(hard, pool, policy.panic_threshold)
-            load = state.load(pool.slot, cached_column(cached, pool.slot))
-            found = judge(ask, pool, load, self._registry, code.copy(), panic)
-            selected = choose(
-                found,
-                self._registry,
-                picker=policy.picker,
-                seed=seed,
-                key=request.hash_key,
-                session_slot=session_slot,
-                wanted=wanted,
+            rejected = rejections(ranking.counts, walked.full, walked.low) if walked.full or walked.low else None
+            if session_slot >= 0 or cached or rejected or demotion or admission is not None:
+                rare = Rare(session_slot, cached, rejected, demotion=demotion, admission=admission)
+            return Record(
+                number,
+                frame,
+                request,
+                tokens,
+                answer,
+                seed,
+                wanted,
+                wall,
+                now,
+                None,
+                walked.visited,
+                kept,
+                walked.target,
+                walked.at_node,
+                walked.by,
+                walked.near,
+                walked.swept,
+                rare,
+                (walked.target, *walked.alternatives),
             )
-            rejected = found.counts()
-            if selected is None:
-                raise self._nothing(request, rejected, plan.table, now)
-            by, near, at_node = selected.by, selected.near, float(found.seen.at_node[selected.target])
-            chosen, looked = tuple(rows[[selected.target, *selected.alternatives]].tolist()), None
-        kept = rows if whole or looked is None else looked
+        rows = plan.rows
+        ask = plan.ask(request, tokens, answer, wall, None if spill is None else spill.turns)
+        pool = plan.table.pool.take(rows)
+        code, panic = ranking.code, ranking.panic
+        if not fits:
+            # The ranking is of prompts of any length.
+            hard = refuse(ask, pool, self._registry, ranking.narrow)
+            code, panic = settle_health(hard, pool, policy.panic_threshold)
+        moving = state.matrix.take(frame.slots, axis=1) if kept is None else kept
+        found = judge(ask, pool, load_of(moving, cached_column(cached, pool.slot)), self._registry, code.copy(), panic)
+        selected = choose(
+            found,
+            self._registry,
+            picker=policy.picker,
+            seed=seed,
+            key=request.hash_key,
+            session_slot=session_slot,
+            wanted=wanted,
+        )
+        counts = found.counts()
+        if selected is None:
+            raise self._nothing(request, counts, plan.table, now)
+        chosen = tuple(rows[[selected.target, *selected.alternatives]].tolist())
         return Record(
             number,
-            self._replica,
+            frame,
             request,
-            plan,
             tokens,
             answer,
-            self._registry,
-            state.spread,
             seed,
-            session_slot,
             wanted,
             wall,
             now,
-            kept,
-            state.matrix.take(plan.table.pool.slot.take(kept), axis=1),
-            cached,
-            code if kept is rows else None,
-            panic,
-            rejected,
-            looked,
-            walked is not None and walked.swept,
+            None,
+            None,
+            moving,
+            chosen[0],
+            float(found.seen.at_node[selected.target]),
+            selected.by,
+            selected.near,
+            False,
+            Rare(session_slot, cached, counts, code, panic, demotion, admission, spill),
             chosen,
-            at_node,
-            by,
-            near,
-            demotion=demotion,
-            admission=admission,
-            spill=spill,
-            _ask=ask,
+            Told(ask=ask),
         )
 
-    def _cached(self, request: RouteRequest, policy: Policy, tokens: int) -> dict[int, float]:
+    def _cached(self, request: RouteRequest, policy: Policy, tokens: int) -> Mapping[int, float]:
         if not request.prefix_hashes or not policy.prefix_affinity:
-            return {}
+            return NOTHING_CACHED
         return self.state.cached_tokens(request.prefix_hashes, request.prefix_block_tokens, tokens)
 
     def _nothing(self, request: RouteRequest, rejected: Mapping[str, int], table: Table, now: float) -> NoCandidate:
@@ -296,19 +399,22 @@ class Router:
 
     def place(self, request: RouteRequest, now: float) -> Record:
         """`route`, not rendered yet."""
-        self.state.advance(now)
+        if now - self.state.advanced >= STEP_SECONDS:
+            self.state.advance(now)
         number = self._number
         self._number = number + 1
+        place = number % SEEDS
+        if place == 0 or not self._seeds:
+            self._seeds = chance.seeds(self._seed, number - place, SEEDS)
         logged = self._log is not None and self._log.wants()
         try:
-            record = self.decide(request, now, number=number, whole=logged)
+            record = self._decide(request, now, number, self._seeds[place], self._wall(), logged)
         except NoCandidate as error:
             self.stats.refused[error.reason] += 1
             self.rations.refused(error, request, now)
             raise
-        if record.plan.policy.shadow_policy:
-            number = record.number
-            record.shadowed = self.shadows.beside(record, lambda other: self.decide(other, now, number=number))
+        if record.frame.policy.shadow_policy:
+            record.told.shadowed = self.shadows.beside(record, lambda other: self.decide(other, now, number=number))
         self._claim(record, now)
         if logged and self._log is not None:
             self._log.write(record.entry())
@@ -326,38 +432,60 @@ class Router:
         return placed
 
     def _claim(self, record: Record, now: float) -> None:
-        request, plan, stats = record.request, record.plan, self.stats
-        self._reserve(record, 0, now)
+        """Takes room at the target, and counts."""
+        request, frame, stats, state = record.request, record.frame, self.stats, self.state
+        row = record.row
+        scalars, rare = frame.scalars, record.rare
+        slot = scalars.slot[row]
+        if record.by == "trial":
+            self._reserve(record, 0, now)
+        else:
+            tokens = float(record.tokens)
+            if rare.cached:
+                tokens = max(0.0, tokens - rare.cached.get(slot, 0.0))
+            # Nothing has moved since the decision.
+            self.reservations.hold(
+                record.number,
+                slot,
+                tokens,
+                now,
+                record.at_node,
+                state.suspicion[slot],
+                state.wait[slot],
+                frame.plan.round_trips[scalars.domains.place[row]],
+                record.answer,
+                scalars.decode[row],
+            )
         if request.session_id:
-            self.state.bind_session(request.session_key, record.slot(0), now, plan.policy.session_ttl_seconds)
+            state.bind_session(request.session_key, slot, now, frame.policy.session_ttl_seconds)
         if request.prefix_hashes:
-            self.state.saw_prefixes(request.prefix_hashes, record.slot(0))
-        share = max(0.001, 1.0 / (stats.decisions + 1))
-        self.state.mean_tokens += (record.tokens - self.state.mean_tokens) * share
-        self.rations.claimed(record, now)
+            state.saw_prefixes(request.prefix_hashes, slot)
+        stats.decisions = decisions = stats.decisions + 1
+        state.mean_tokens += (record.tokens - state.mean_tokens) * (1.0 / decisions if decisions < 1_000 else 0.001)
+        if frame.plan.room is not None or rare.demotion or self.rations.budgeted:
+            self.rations.claimed(record, now)
         self.ring.add(record)
-        stats.decisions += 1
-        stats.walked += record.walked
-        stats.visited += record.visited
+        visits = record.drawn or record.entries
+        if visits is None:
+            stats.visited += len(frame.plan.rows)
+        else:
+            stats.walked += 1
+            stats.visited += len(visits)
         stats.panics += record.panic
-        deployed = plan.table.compiled.deployed[record.chosen[0]]
-        stats.chosen[(deployed.model_id, plan.origin_region, deployed.region_id)] += 1
-        for code, count in record.rejected.items():
-            stats.rejected[code] += count
+        stats.chosen[frame.keys.get(row) or frame.key(row)] += 1
+        rejected = rare.rejected
+        if rejected is None:
+            rejected = frame.ranking.counts
+        if rejected:
+            for code, count in rejected.items():
+                stats.rejected[code] += count
 
     def _reserve(self, record: Record, attempt: int, now: float) -> None:
         """Takes room for an attempt, in place of an earlier one of the same decision."""
-        plan, row = record.plan, record.chosen[attempt]
-        scalars = plan.scalars
-        slot = scalars.slot[row]
-        if attempt == 0:
-            # Nothing has moved since the decision.
-            at_node, suspicion, wait = record.at_node, self.state.suspicion[slot], self.state.wait[slot]
-        else:
-            place, load = record.places[attempt], record.load
-            at_node = float(record.evaluation.seen.at_node[place])
-            suspicion, wait = float(load.suspicion[place]), float(load.wait[place])
-        round_trip = plan.round_trips[scalars.domains.place[row]]
+        frame, row, place, load = record.frame, record.chosen[attempt], record.places[attempt], record.load
+        slot = frame.scalars.slot[row]
+        at_node = float(record.evaluation.seen.at_node[place])
+        round_trip = frame.plan.round_trips[frame.scalars.domains.place[row]]
         self.reservations.take(
             Reservation(
                 decision=record.number,
@@ -365,10 +493,10 @@ class Router:
                 slot=slot,
                 tokens=max(0.0, record.tokens - record.cached.get(slot, 0.0)),
                 started=now,
-                expected=at_node / suspicion - wait,
+                expected=at_node / float(load.suspicion[place]) - float(load.wait[place]),
                 predicted=at_node,
                 round_trip=round_trip,
-                latency=round_trip + at_node + record.answer / scalars.decode[row],
+                latency=round_trip + at_node + record.answer / frame.scalars.decode[row],
                 trial=record.by == "trial" and attempt == 0,
             )
         )
@@ -392,32 +520,25 @@ class Router:
             raise unknown(request.model_id, request.capability)
         record = Record(
             number=-1,
-            replica=self._replica,
+            frame=frame_of(self._replica, self._registry, self.state.spread, plan),
             request=request,
-            plan=plan,
             tokens=tokens,
             answer=answer,
-            registry=self._registry,
-            spread=self.state.spread,
             seed=0,
-            session_slot=-1,
             wanted=0,
             wall_time=wall,
             now=now,
-            kept=rows,
-            moving=moving,
-            cached=cached,
-            refused=found.code,
-            panic=found.panic,
-            rejected=found.counts(),
-            looked=None,
-            swept=False,
-            chosen=(),
+            drawn=None,
+            entries=None,
+            whole=moving,
+            row=-1,
             at_node=0.0,
             by="",
             near=0,
-            _ask=ask,
-            _evaluation=found,
+            swept=False,
+            rare=Rare(cached=cached, rejected=found.counts(), code=found.code, panic=found.panic),
+            _chosen=(),
+            _told=Told(ask=ask, evaluation=found),
         )
         return CandidateList(record.candidates(), record.told_rejections, plan.table.revision)
 

@@ -63,7 +63,8 @@ class State:
         self._tenancies = 0
         self._tenancy: dict[int, int] = {}
         self._slot_of: dict[int, int] = {}
-        self._advanced = float("-inf")
+        # When it last let fade what fades.
+        self.advanced = float("-inf")
         self.turns = 0.0
         self.spread = Spread()
         self.sessions: OrderedDict[str, Session] = OrderedDict()
@@ -146,7 +147,7 @@ class State:
         """Copies of what moves, for the given slots in their order, as it will have faded by `now`."""
         found = self.matrix[:, slots]
         if self._due(now):
-            fade(found, now - self._advanced, USUAL_SHARE * self.usual_wait)
+            fade(found, now - self.advanced, USUAL_SHARE * self.usual_wait)
         return found
 
     def load(self, slots: IntArray, cached: FloatArray | None = None) -> Load:
@@ -156,16 +157,16 @@ class State:
     def advance(self, now: float) -> None:
         """Lets what fades fade up to `now`, in steps of STEP_SECONDS at least, and old sums of siblings go."""
         if self._due(now):
-            fade(self.matrix, now - self._advanced, USUAL_SHARE * self.usual_wait)
+            fade(self.matrix, now - self.advanced, USUAL_SHARE * self.usual_wait)
             if self._siblings:
                 self._add_siblings(now)
-            self.usual_wait *= 0.5 ** ((now - self._advanced) / USUAL_HALF_LIFE_SECONDS)
+            self.usual_wait *= 0.5 ** ((now - self.advanced) / USUAL_HALF_LIFE_SECONDS)
             self.moved()
-        if now - self._advanced >= STEP_SECONDS:
-            self._advanced = now
+        if now - self.advanced >= STEP_SECONDS:
+            self.advanced = now
 
     def _due(self, now: float) -> bool:
-        return STEP_SECONDS <= now - self._advanced < float("inf")
+        return STEP_SECONDS <= now - self.advanced < float("inf")
 
     def usual(self, expected: float) -> float:
         """Seconds within which first tokens come as things are: as expected, and twice the wait that all meet now."""

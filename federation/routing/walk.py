@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
+from federation.routing.frame import Visit
 from federation.routing.groups import Entry, Group
 from federation.routing.ranking import Ranking, Scalars
-from federation.routing.state import State
+from federation.routing.state import IN_FLIGHT, State
 from federation.routing.sweep import shortlist
 from policies import chance
 from policies.pipeline import alternatives
@@ -25,6 +26,9 @@ SURE_FACTOR = 2.0
 MAX_STEPS = 160
 INFINITE = float("inf")
 worth_of = itemgetter(0)
+
+# Requests in flight by slot.
+InFlight = Mapping[int, float] | Sequence[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ class Walked:
     near: int
     # Seconds that the target's node would take to the first token.
     at_node: float
-    visited: list[int]
+    visited: list[Entry]
     full: int  # Visited and without room.
     low: int  # Visited and under the least score.
     # Whether one pass over all columns said whom to visit.
@@ -56,6 +60,7 @@ class Look:
         "answer",
         "assume",
         "floor",
+        "flying",
         "found",
         "full",
         "leaders",
@@ -64,15 +69,16 @@ class Look:
         "near_ratio",
         "near_seconds",
         "ranking",
-        "state",
         "tokens",
         "visited",
         "wanted",
     )
 
-    def __init__(self, ranking: Ranking, state: State, policy: Policy, tokens: int, answer: int, wanted: int) -> None:
+    def __init__(
+        self, ranking: Ranking, flying: InFlight, policy: Policy, tokens: int, answer: int, wanted: int
+    ) -> None:
         self.ranking = ranking
-        self.state = state
+        self.flying = flying
         self.tokens = tokens
         self.answer = answer
         self.wanted = wanted
@@ -85,7 +91,7 @@ class Look:
         self.floor = -policy.min_score * ranking.weight_sum / ranking.per_second if bounded else INFINITE
         # Worth, row, seconds at the node, group.
         self.found: list[tuple[float, int, float, int]] = []
-        self.visited: list[int] = []
+        self.visited: list[Entry] = []
         self.limit = INFINITE
         self.full = self.low = 0
 
@@ -119,13 +125,13 @@ class Look:
             scale = prefill / group.reference
         if not committed:
             least += money
-        flying, limit, floor = self.state.in_flight, self.limit, self.floor
+        flying, limit, floor = self.flying, self.limit, self.floor
         wanted, leaders = self.wanted, self.leaders
         for entry in entries:
-            key, row, slot, work, factor, slow = entry
+            key, row, slot, work, factor, slow, _ = entry
             if least + key * scale > limit:
                 return True
-            visited.append(row)
+            visited.append(entry)
             if limited and flying[slot] >= group.limit:
                 self.full += 1
                 continue
@@ -211,19 +217,19 @@ def walk(
     """
     groups = ranking.groups
     groups.follow(state)
-    look = Look(ranking, state, policy, tokens, answer, wanted)
+    look = Look(ranking, state.in_flight, policy, tokens, answer, wanted)
     swept, full, drawn = False, 0, -1
     if policy.picker == "power_of_two" and session_slot < 0:
-        drawn = _draw(look, scalars, seed, cached, rows)
+        drawn = _draw(look, state, scalars, seed, cached, rows)
         if drawn < 0:
             return None
     elif rows is not None:
-        _visit(look, [scalars.slot[row] for row in rows], cached)
-    elif ranking.crowded or not _descend(look, session_slot, cached):
+        _visit(look, state, [scalars.slot[row] for row in rows], cached)
+    elif ranking.crowded or not _descend(look, state, session_slot, cached):
         ranking.crowded = swept = True
-        look = Look(ranking, state, policy, tokens, answer, wanted)
+        look = Look(ranking, state.in_flight, policy, tokens, answer, wanted)
         few, full = shortlist(ranking, state, policy, tokens, answer, cached)
-        _visit(look, few, cached)
+        _visit(look, state, few, cached)
     found = look.found
     if not found:
         return None
@@ -257,9 +263,36 @@ def walk(
     return Walked(target, others, by, near, at_node, look.visited, full + look.full, look.low, swept)
 
 
-def _visit(look: Look, slots: Sequence[int], cached: Mapping[int, float]) -> None:
+def settle(
+    ranking: Ranking,
+    scalars: Scalars,
+    policy: Policy,
+    tokens: int,
+    answer: int,
+    wanted: int,
+    target: int,
+    drawn: Sequence[Visit],
+) -> tuple[tuple[int, ...], int, int]:
+    """Alternatives to a drawn target among those visited, as they were then; how many were full, and how many low.
+
+    Reads nothing that moves, so that it may be asked for later than the decision was made.
+    """
+    groups = ranking.groups
+    slot_of = scalars.slot
+    look = Look(ranking, {slot_of[row]: moving[IN_FLIGHT] for row, *moving in drawn}, policy, tokens, answer, wanted)
+    for row, *moving in drawn:
+        slot = slot_of[row]
+        number = groups.number(slot)
+        group = groups.one(number)
+        look.limit = INFINITE
+        look.at(number, group, (group.entry_of(slot, (*moving, 1.0)),))
+    order = [each[1] for each in look.found]
+    return alternatives(target, order, scalars.domains, wanted), look.full, look.low
+
+
+def _visit(look: Look, state: State, slots: Sequence[int], cached: Mapping[int, float]) -> None:
     """Looks at these, whatever was found."""
-    groups, state = look.ranking.groups, look.state
+    groups = look.ranking.groups
     for slot in slots:
         number = groups.number(slot)
         if number >= 0:
@@ -268,7 +301,9 @@ def _visit(look: Look, slots: Sequence[int], cached: Mapping[int, float]) -> Non
             look.at(number, group, (group.entry(slot, state),), cached.get(slot, 0.0) if cached else 0.0)
 
 
-def _draw(look: Look, scalars: Scalars, seed: int, cached: Mapping[int, float], rows: Sequence[int] | None) -> int:
+def _draw(
+    look: Look, state: State, scalars: Scalars, seed: int, cached: Mapping[int, float], rows: Sequence[int] | None
+) -> int:
     """Looks at drawn ones until two are fit, and at a head of each failure domain; the better drawn one's row, or -1.
 
     `rows`, where given, are those that were looked at then, in that order.
@@ -278,38 +313,38 @@ def _draw(look: Look, scalars: Scalars, seed: int, cached: Mapping[int, float], 
     if rows is not None:
         left = iter(rows)
         while len(found) < 2 and (row := next(left, -1)) >= 0:
-            _visit(look, (slot[row],), cached)
+            _visit(look, state, (slot[row],), cached)
         drawn = found[0][1] if found else -1
-        _visit(look, [slot[row] for row in left], cached)
+        _visit(look, state, [slot[row] for row in left], cached)
         return drawn
 
     def fits(place: int) -> bool:
         before = len(found)
-        _visit(look, (slot[passed[place]],), cached)
+        _visit(look, state, (slot[passed[place]],), cached)
         return len(found) > before
 
     if not size or len(chance.fitting(seed, size, fits)) < min(2, size):
         return -1
     drawn = found[0][1]
-    _visit_heads(look)
+    _visit_heads(look, state)
     return drawn
 
 
-def _descend(look: Look, session_slot: int, cached: Mapping[int, float]) -> bool:
+def _descend(look: Look, state: State, session_slot: int, cached: Mapping[int, float]) -> bool:
     """Looks at groups from the best one on; False where too many would matter."""
-    ranking, state = look.ranking, look.state
+    ranking = look.ranking
     groups, visited = ranking.groups, look.visited
     early: set[int] = set()
     if cached or session_slot >= 0:
         early = {slot for slot in (*cached, session_slot) if groups.number(slot) >= 0}
-        _visit(look, sorted(early), cached)
+        _visit(look, state, sorted(early), cached)
     made, filled, at_best, slack = groups.made, groups.filled, ranking.at_best, ranking.slack
     for number in ranking.line:
         bound = at_best[number]
         if bound > look.limit:
             break
         group = made.get(number)
-        if group is None or group.filled != filled:
+        if group is None or group.filled != filled or group.stale:
             group = groups.at(number, state)
         heads: Sequence[Entry] = group.heads
         # What runs there adds at least this to its best.
@@ -319,16 +354,17 @@ def _descend(look: Look, session_slot: int, cached: Mapping[int, float]) -> bool
             heads = [entry for entry in heads if entry[2] not in early]
         if not look.at(number, group, heads, past=group.floor[0]) or len(visited) > MAX_STEPS:
             return False
-    _visit_heads(look)
+    _visit_heads(look, state)
     return True
 
 
-def _visit_heads(look: Look) -> None:
+def _visit_heads(look: Look, state: State) -> None:
     """Looks at one of each failure domain that the alternatives still lack."""
     ranking = look.ranking
     if not look.wanted or len(ranking.heads) <= 1:
         return
     zone, region = ranking.zone, ranking.region
+    visited = {entry[1] for entry in look.visited}
     seen = {zone[each[3]] for each in look.found}
     regions = {region[each[3]] for each in look.found}
     for number in ranking.heads:
@@ -337,6 +373,6 @@ def _visit_heads(look: Look) -> None:
         if zone[number] not in seen:
             seen.add(zone[number])
             regions.add(region[number])
-            group = ranking.groups.at(number, look.state)
+            group = ranking.groups.at(number, state)
             look.limit = INFINITE
-            look.at(number, group, [entry for entry in group.heads[:1] if entry[1] not in look.visited])
+            look.at(number, group, [entry for entry in group.heads[:1] if entry[1] not in visited])

@@ -13,9 +13,9 @@ import pytest
 
 from catalog.types import ServingProfile
 from federation.config import RoutingSettings
-from federation.routing import decisions
-from federation.routing.decisions import DecisionLog, DecisionRing, DecisionUnknown
+from federation.routing import ring
 from federation.routing.replay import VERSION, replay
+from federation.routing.ring import DecisionLog, DecisionRing, DecisionUnknown
 from federation.routing.router import Router
 from policies.policy import Match, Narrow, Policy, Rule, Weights
 from policies.registry import BUILT_IN
@@ -49,7 +49,7 @@ def test_none_are_remembered_where_none_are_wanted() -> None:
 
 
 def test_decisions_of_the_oldest_tables_go_first_where_tables_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decisions, "TABLES_BYTES", 0)
+    monkeypatch.setattr(ring, "TABLES_BYTES", 0)
     router = a_router(decisions_kept=1_000)
     made = []
     for number in range(12):
