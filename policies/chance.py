@@ -58,10 +58,15 @@ def uniform(seed: int, counter: int) -> float:
 
 def two_of(seed: int, size: int) -> tuple[int, int]:
     """Two different integers in [0, size), or 0 twice where size is 1; every pair is equally likely."""
-    first = below(seed, 0, size)
+    return two_by(draw(seed, 0), draw(seed, 1), size)
+
+
+def two_by(one: int, two: int, size: int) -> tuple[int, int]:
+    """`two_of` by the first two draws of its seed."""
+    first = (one * size) >> 64
     if size == 1:
         return first, first
-    second = below(seed, 1, size - 1)
+    second = (two * (size - 1)) >> 64
     return first, second + (second >= first)
 
 

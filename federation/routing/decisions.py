@@ -19,6 +19,7 @@ from federation.routing import wording
 from federation.routing.figures import Figures, figures
 from federation.routing.frame import Frame, Visit
 from federation.routing.groups import Entry
+from federation.routing.look import Found
 from federation.routing.planner import Plan
 from federation.routing.rations import Admission
 from federation.routing.replay import entry
@@ -27,7 +28,7 @@ from federation.routing.spread import Spread
 from federation.routing.state import load_of
 from federation.routing.table import Table
 from federation.routing.walk import settle
-from policies.pipeline import Evaluation, candidate, differences, judge
+from policies.pipeline import Evaluation, alternatives, candidate, differences, judge
 from policies.pool import ByteArray, FloatArray, IntArray, Load
 from policies.prediction import Ask
 from policies.registry import Registry
@@ -114,6 +115,8 @@ class Record:
     by: str
     near: int
     swept: bool
+    # Whom a walk found fit, best first.
+    found: Sequence[Found] | None = None
     rare: Rare = PLAIN
     # Rows of the target and of the alternatives; None: not asked for yet.
     _chosen: tuple[int, ...] | None = None
@@ -191,8 +194,13 @@ class Record:
         return self._chosen
 
     def _settle(self) -> None:
-        """Chooses the alternatives to a drawn target, from the values of the time of the decision."""
+        """Chooses the alternatives of a walk, from the values of the time of the decision."""
         frame, drawn = self.frame, self.drawn or ()
+        if self.found is not None:
+            order = [each[1] for each in self.found]
+            self._chosen = (self.row, *alternatives(self.row, order, frame.scalars.domains, self.wanted))
+            self.found = None
+            return
         others, full, low = settle(
             frame.ranking, frame.scalars, frame.policy, self.tokens, self.answer, self.wanted, self.row, drawn
         )
@@ -203,7 +211,7 @@ class Record:
     @property
     def rejected(self) -> Mapping[str, int]:
         """Rejections by code: what the table refused, and of what moves those that were looked at."""
-        if self._chosen is None:
+        if self.drawn is not None and self._chosen is None:
             self._settle()
         found = self.rare.rejected
         return self.frame.ranking.counts if found is None else found

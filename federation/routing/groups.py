@@ -26,8 +26,9 @@ from policies.prediction import fill, fill_least
 HEADS = 64
 # Under so many members one by one is faster than columns.
 FEW = 6
-# Changes that are followed one by one; after more, heads are found anew.
-FOLLOWED = 256
+# Changes that are followed one by one, in all and of one group; after more, heads are found anew.
+FOLLOWED = 1_024
+CAUGHT_UP = 48
 # With fewer members to a group than this (many learned profiles, say) there is little to share.
 LEAST_SHARED = 3.0
 # Up to so many groups a walk over them beats a pass over columns all the same.
@@ -102,7 +103,7 @@ class Group:
     def catch_up(self, state: State) -> None:
         """Puts members where they belong after changes."""
         stale, self.stale = self.stale, []
-        if len(stale) > FOLLOWED:
+        if len(stale) > CAUGHT_UP:
             self.filled = -1
             return
         for slot in stale if len(stale) == 1 else set(stale):
@@ -118,7 +119,11 @@ class Group:
             self.known[slot] = new
         elif not heads:
             self.filled = -1
-        self.low, self.high = min(self.low, new[4]), max(self.high, new[4])
+        factor = new[4]
+        if factor < self.low:
+            self.low = factor
+        if factor > self.high:
+            self.high = factor
 
     def fill(self, state: State, filled: int) -> None:
         """Finds the heads anew."""

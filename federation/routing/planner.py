@@ -17,7 +17,7 @@ import numpy as np
 from federation.routing.asked import rows_of, utilization
 from federation.routing.groups import Groups, grouped
 from federation.routing.moves import MAX_MOVES, moved_rows, patched, touches
-from federation.routing.ranking import Ranking, Scalars, build_ranking, scalars
+from federation.routing.ranking import Ranking, Scalars, build_ranking, lower_edge, scalars
 from federation.routing.rations import Room, room_of
 from federation.routing.roads import Roads
 from federation.routing.state import State
@@ -128,7 +128,7 @@ class Planner:
         self._scalars: dict[Assumptions, tuple[Scalars, int]] = {}
         # By the rows that pass and what is assumed of them: rankings of other origins and sizes share them. With the
         # rows, and when they were made.
-        self._groups: OrderedDict[tuple[bytes, Assumptions, float, float], tuple[Groups, IntArray, float]] = (
+        self._groups: OrderedDict[tuple[bytes, Assumptions, float, float, int], tuple[Groups, IntArray, float]] = (
             OrderedDict()
         )
         self._rows_planned = 0
@@ -325,7 +325,10 @@ class Planner:
             unix_time=unix_time,
         )
         self.built += 1
-        ranking = build_ranking(ask, pool, self._registry, narrow, partial(self._groups_of, usual_tokens=usual_tokens))
+        # Heads stand in the order of a usual prompt; for much longer ones it is another.
+        edge = lower_edge(tokens)
+        usual = (edge, 1.5 * edge) if edge > usual_tokens else (0, usual_tokens)
+        ranking = build_ranking(ask, pool, self._registry, narrow, partial(self._groups_of, usual=usual))
         flat = self._scalars_of(table, policy.assume)
         return Plan(
             table=table,
@@ -347,11 +350,11 @@ class Planner:
             pool=model.model_id if model is not None else request.capability,
         )
 
-    def _groups_of(self, passed: Pool, policy: Policy, throughput_seconds: float, usual_tokens: float) -> Groups:
-        key = (passed.row.tobytes(), policy.assume, policy.batch_slowdown, throughput_seconds)
+    def _groups_of(self, passed: Pool, policy: Policy, throughput_seconds: float, usual: tuple[int, float]) -> Groups:
+        key = (passed.row.tobytes(), policy.assume, policy.batch_slowdown, throughput_seconds, usual[0])
         found = self._groups.get(key)
         if found is None:
-            groups = grouped(passed, policy, throughput_seconds, usual_tokens)
+            groups = grouped(passed, policy, throughput_seconds, usual[1])
             made_at = 0.0 if self._table is None else self._table.built_at
             found = self._groups[key] = (groups, passed.row, made_at)
             while len(self._groups) > MAX_GROUPS:

@@ -9,11 +9,11 @@ what it already found.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from federation.routing.groups import Groups
+from federation.routing.groups import Group, Groups
 from policies import filters
 from policies.pipeline import BEST_GRADE, Domains, count_codes, refuse, score, seconds, settle_health, weigh
 from policies.policy import Assumptions, Policy
@@ -74,6 +74,10 @@ def scalars(pool: Pool, assume: Assumptions) -> Scalars:
     )
 
 
+# A group, and what the ranking and the group say of it, in the order that `Ranking.step` tells.
+Step = tuple[Group, float, float, float, float, float, float, float, float, float, float, float, float, float, float]
+
+
 @dataclass(slots=True)
 class Ranking:
     """Rows that pass, by group. Figures in seconds: what a policy's slopes make of points."""
@@ -120,6 +124,29 @@ class Ranking:
     weight_sum: float
     # Whether walks over the groups did not end soon: then a pass over columns says whom to look at.
     crowded: bool
+    # What of the groups does not move, in the order of `line`, as far as walks came.
+    steps: list[Step] = field(default_factory=list)
+
+    def step(self, number: int) -> Step:
+        """What of a group does not move."""
+        group = self.groups.one(number)
+        return (
+            group,
+            self.at_best[number],
+            self.slack[number],
+            self.fixed[number],
+            self.egress_seconds[number],
+            self.input_seconds[number],
+            self.output_seconds[number],
+            self.round_trip[number],
+            group.per_token,
+            group.least,
+            group.reference,
+            group.speed,
+            group.idle,
+            group.committed,
+            group.limit,
+        )
 
 
 def lower_edge(tokens: int) -> int:

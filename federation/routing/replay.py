@@ -24,7 +24,7 @@ from federation.routing.state import State
 from federation.routing.walk import walk
 from policies.admission import Standing
 from policies.document import compile_policy, to_document
-from policies.pipeline import Selection, choose, judge
+from policies.pipeline import Selection, alternatives, choose, judge
 from policies.policy import Shed, ShedStep
 from policies.pool import COLUMNS, Facts, FloatArray, Identity, Load, Place, Pool
 from policies.prediction import Ask
@@ -295,9 +295,10 @@ def replay(record: Mapping[str, Any], registry: Registry = BUILT_IN) -> ReplayRe
         cached = {
             int(slot): float(tokens) for slot, tokens in zip(pool.slot, load.cached_tokens, strict=True) if tokens > 0
         }
+        flat = scalars(pool, ask.policy.assume)
         walked = walk(
             ranking,
-            scalars(pool, ask.policy.assume),
+            flat,
             _state(pool, load),
             ask.policy,
             ask.request,
@@ -311,7 +312,9 @@ def replay(record: Mapping[str, Any], registry: Registry = BUILT_IN) -> ReplayRe
             record["visited"],
         )
         if walked is not None:
-            selected = Selection(walked.target, walked.alternatives, walked.by, walked.near)
+            order = [each[1] for each in walked.found]
+            others = alternatives(walked.target, order, flat.domains, record["wanted"])
+            selected = Selection(walked.target, others, walked.by, walked.near)
     else:
         selected = choose(
             found,

@@ -69,18 +69,10 @@ class Held(NamedTuple):
 
     def drawn_up(self) -> Reservation:
         decision, slot, tokens, started, at_node, suspicion, wait, round_trip, answer, decode = self
+        expected, latency = at_node / suspicion - wait, round_trip + at_node + answer / decode
+        # By position: every request comes here.
         return Reservation(
-            decision=decision,
-            attempt=0,
-            slot=slot,
-            tokens=tokens,
-            started=started,
-            expected=at_node / suspicion - wait,
-            predicted=at_node,
-            round_trip=round_trip,
-            latency=round_trip + at_node + answer / decode,
-            trial=False,
-            held=self,
+            decision, 0, slot, tokens, started, expected, at_node, round_trip, latency, False, True, False, self
         )
 
 

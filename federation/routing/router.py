@@ -240,7 +240,7 @@ class Router:
                     False,
                 )
         return self._decide_plainly(
-            frame, request, now, number, seed, tokens, answer, wanted, wall, kept, fits, demotion
+            frame, request, now, number, seed, (one, two), tokens, answer, wanted, wall, kept, fits, demotion
         )
 
     def _frame(self, request: RouteRequest, wall: float, seed: int) -> Frame:
@@ -271,6 +271,7 @@ class Router:
         now: float,
         number: int,
         seed: int,
+        draws: tuple[int, int],
         tokens: int,
         answer: int,
         wanted: int,
@@ -302,6 +303,8 @@ class Router:
                 wanted,
                 cached,
                 frame.table.pool.names,
+                None,
+                draws,
             )
         rare = PLAIN
         if walked is not None:
@@ -326,8 +329,8 @@ class Router:
                 walked.by,
                 walked.near,
                 walked.swept,
+                walked.found,
                 rare,
-                (walked.target, *walked.alternatives),
             )
         rows = plan.rows
         ask = plan.ask(request, tokens, answer, wall, None if spill is None else spill.turns)
@@ -370,6 +373,7 @@ class Router:
             selected.by,
             selected.near,
             False,
+            None,
             Rare(session_slot, cached, counts, code, panic, demotion, admission, spill),
             chosen,
             Told(ask=ask),
@@ -401,14 +405,34 @@ class Router:
         """`route`, not rendered yet."""
         if now - self.state.advanced >= STEP_SECONDS:
             self.state.advance(now)
+        return self._place(request, now, self._wall())
+
+    def place_many(self, requests: Sequence[RouteRequest], now: float) -> list[Record | NoCandidate]:
+        """Each of many requests as `place` places them one after the other, or why nobody may serve it."""
+        if now - self.state.advanced >= STEP_SECONDS:
+            self.state.advance(now)
+        wall, place = self._wall(), self._place
+        placed: list[Record | NoCandidate] = []
+        add = placed.append
+        for request in requests:
+            try:
+                add(place(request, now, wall))
+            except NoCandidate as error:
+                # Kept as a value: the frames that it went through are nobody's to hold.
+                add(error.with_traceback(None))
+        return placed
+
+    def _place(self, request: RouteRequest, now: float, wall: float) -> Record:
+        """`place` at a wall-clock time, after what fades has faded."""
         number = self._number
         self._number = number + 1
         place = number % SEEDS
         if place == 0 or not self._seeds:
             self._seeds = chance.seeds(self._seed, number - place, SEEDS)
-        logged = self._log is not None and self._log.wants()
+        log = self._log
+        logged = log is not None and log.wants()
         try:
-            record = self._decide(request, now, number, self._seeds[place], self._wall(), logged)
+            record = self._decide(request, now, number, self._seeds[place], wall, logged)
         except NoCandidate as error:
             self.stats.refused[error.reason] += 1
             self.rations.refused(error, request, now)
@@ -416,20 +440,9 @@ class Router:
         if record.frame.policy.shadow_policy:
             record.told.shadowed = self.shadows.beside(record, lambda other: self.decide(other, now, number=number))
         self._claim(record, now)
-        if logged and self._log is not None:
-            self._log.write(record.entry())
+        if logged and log is not None:
+            log.write(record.entry())
         return record
-
-    def place_many(self, requests: Sequence[RouteRequest], now: float) -> list[Record | NoCandidate]:
-        """Each of many requests as `place` places them one after the other, or why nobody may serve it."""
-        placed: list[Record | NoCandidate] = []
-        for request in requests:
-            try:
-                placed.append(self.place(request, now))
-            except NoCandidate as error:
-                # Kept as a value: the frames that it went through are nobody's to hold.
-                placed.append(error.with_traceback(None))
-        return placed
 
     def _claim(self, record: Record, now: float) -> None:
         """Takes room at the target, and counts."""
@@ -471,7 +484,7 @@ class Router:
         else:
             stats.walked += 1
             stats.visited += len(visits)
-        stats.panics += record.panic
+        stats.panics += frame.ranking.panic if rare.panic is None else rare.panic
         stats.chosen[frame.keys.get(row) or frame.key(row)] += 1
         rejected = rare.rejected
         if rejected is None:

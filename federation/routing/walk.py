@@ -6,12 +6,13 @@ Scalar twin of `policies.pipeline.judge` and `choose`; a property test holds its
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
 from federation.routing.frame import Visit
-from federation.routing.groups import Entry, Group
+from federation.routing.groups import Entry
+from federation.routing.look import INFINITE, SURE_FACTOR, Found, Look
 from federation.routing.ranking import Ranking, Scalars
 from federation.routing.state import IN_FLIGHT, State
 from federation.routing.sweep import shortlist
@@ -20,23 +21,18 @@ from policies.pipeline import alternatives
 from policies.policy import Policy
 from policies.types import RouteRequest
 
-# Factors of nodes that are not suspected stay under this, and so does what they make of a shorter prompt.
-SURE_FACTOR = 2.0
 # Past so many, one pass over the columns is cheaper than walking on.
 MAX_STEPS = 160
-INFINITE = float("inf")
 worth_of = itemgetter(0)
 
-# Requests in flight by slot.
-InFlight = Mapping[int, float] | Sequence[float]
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Walked:
     """What a walk found, in rows of the table, and whom it visited for it."""
 
     target: int
-    alternatives: tuple[int, ...]
+    # Those that are fit, best first: alternatives are among them.
+    found: list[Found]
     # "picker" or "session".
     by: str
     # Candidates that the picker took for as good as the best; 0 where it did not look.
@@ -48,146 +44,6 @@ class Walked:
     low: int  # Visited and under the least score.
     # Whether one pass over all columns said whom to visit.
     swept: bool
-
-
-class Look:
-    """What one decision has seen so far: candidates in the order of their worth, in seconds, less is better.
-
-    `limit` is what the next must be under to matter: to be as good as the best, or to be an alternative.
-    """
-
-    __slots__ = (
-        "answer",
-        "assume",
-        "floor",
-        "flying",
-        "found",
-        "full",
-        "leaders",
-        "limit",
-        "low",
-        "near_ratio",
-        "near_seconds",
-        "ranking",
-        "tokens",
-        "visited",
-        "wanted",
-    )
-
-    def __init__(
-        self, ranking: Ranking, flying: InFlight, policy: Policy, tokens: int, answer: int, wanted: int
-    ) -> None:
-        self.ranking = ranking
-        self.flying = flying
-        self.tokens = tokens
-        self.answer = answer
-        self.wanted = wanted
-        self.assume = policy.assume
-        self.leaders = policy.max_candidates - 1
-        near = policy.picker == "predicted"
-        self.near_seconds = policy.near_seconds if near else 0.0
-        self.near_ratio = policy.near_ratio if near else 0.0
-        bounded = policy.min_score > 0.0 and not ranking.panic
-        self.floor = -policy.min_score * ranking.weight_sum / ranking.per_second if bounded else INFINITE
-        # Worth, row, seconds at the node, group.
-        self.found: list[tuple[float, int, float, int]] = []
-        self.visited: list[Entry] = []
-        self.limit = INFINITE
-        self.full = self.low = 0
-
-    def at(
-        self, number: int, group: Group, entries: Iterable[Entry], hits: float = 0.0, past: float = INFINITE
-    ) -> bool:
-        """Looks at members of a group until one could only be past the limit; False where `entries` ended before.
-
-        Entries after the last are no better than the key `past`.
-        """
-        ranking, tokens, found, visited = self.ranking, self.tokens, self.found, self.visited
-        prefill = group.per_token * (tokens - hits)
-        if prefill < group.least:
-            prefill = group.least
-        base = ranking.fixed[number] + self.answer * ranking.egress_seconds[number]
-        money = (
-            (tokens - hits) * ranking.input_seconds[number]
-            + hits * ranking.cached_seconds[number]
-            + self.answer * ranking.output_seconds[number]
-        )
-        committed, limited = group.committed, group.limit < INFINITE
-        speed = group.speed
-        # Nobody of the group is better than this and its key, scaled.
-        more, scale = prefill - group.reference, 1.0
-        least = base
-        if more >= 0.0:
-            least += group.low * more
-        elif group.high < SURE_FACTOR:
-            least += group.high * more
-        else:
-            scale = prefill / group.reference
-        if not committed:
-            least += money
-        flying, limit, floor = self.flying, self.limit, self.floor
-        wanted, leaders = self.wanted, self.leaders
-        for entry in entries:
-            key, row, slot, work, factor, slow, _ = entry
-            if least + key * scale > limit:
-                return True
-            visited.append(entry)
-            if limited and flying[slot] >= group.limit:
-                self.full += 1
-                continue
-            at_node = work + factor * prefill
-            worth = base + at_node - speed / slow
-            if not committed or flying[slot] >= committed:
-                worth += money
-            # Suspicion puts last, and refuses nobody.
-            if worth > floor and worth - at_node + at_node * slow / factor > floor:
-                free = committed > 0.0 and flying[slot] < committed
-                trusted = worth - at_node + at_node * slow / factor
-                if trusted - self._past_usual(number, group, hits, slow, free) > floor:
-                    if self._idle(number, group) > floor:
-                        self.low += 1
-                    else:
-                        self.full += 1
-                    continue
-            insort(found, (worth, row, at_node, number))
-            if worth < limit and len(found) > wanted:
-                limit = found[0][0] + self.margin
-                if len(found) > leaders and found[leaders][0] < limit:
-                    limit = found[leaders][0]
-                if found[wanted][0] > limit:
-                    limit = found[wanted][0]
-                self.limit = limit
-        return past == INFINITE or least + past * scale > limit
-
-    def _past_usual(self, number: int, group: Group, hits: float, slow: float, free: bool) -> float:
-        """Seconds that are the length's beyond what is assumed, which `min_score` does not judge."""
-        ranking, assume = self.ranking, self.assume
-        cut, answer = min(self.tokens, assume.input_tokens), min(self.answer, assume.output_tokens)
-        computed = self.tokens - hits
-        left = min(computed, cut)
-        past = slow * (max(group.per_token * computed, group.least) - max(group.per_token * left, group.least))
-        past += (self.answer - answer) * ranking.egress_seconds[number]
-        if not free:
-            past += (computed - left) * ranking.input_seconds[number]
-            past += (hits - (cut - left)) * ranking.cached_seconds[number]
-            past += (self.answer - answer) * ranking.output_seconds[number]
-        return past
-
-    def _idle(self, number: int, group: Group) -> float:
-        """What `min_score` would judge if nothing ran there."""
-        ranking, assume = self.ranking, self.assume
-        cut, answer = min(self.tokens, assume.input_tokens), min(self.answer, assume.output_tokens)
-        idle = ranking.fixed[number] + answer * ranking.egress_seconds[number] - group.speed
-        idle += max(group.per_token * cut, group.least)
-        if not group.committed:
-            idle += cut * ranking.input_seconds[number] + answer * ranking.output_seconds[number]
-        return idle
-
-    @property
-    def margin(self) -> float:
-        """Seconds within which others are as good as the best."""
-        _, _, at_node, number = self.found[0]
-        return self.near_seconds + self.near_ratio * (self.ranking.round_trip[number] + at_node)
 
 
 def walk(
@@ -204,13 +60,15 @@ def walk(
     cached: Mapping[int, float],
     names: Sequence[str],
     rows: Sequence[int] | None = None,
+    draws: tuple[int, int] | None = None,
 ) -> Walked | None:
     """Decides by visiting from the top; None where the whole pipeline must decide, for instance where nobody is fit.
 
     Means the same as `pipeline.judge` and `choose` over the rows that pass, but that of many equally good it may know
     only some.  It visits in this order: where the prompt is cached and where the session is, then the groups' heads
     until nobody further down can be as good as the best or as an alternative, then a head of each failure domain that
-    the alternatives still lack.  `rows`, where given, are those to visit, as a recorded decision did.
+    the alternatives still lack.  `rows`, where given, are those to visit, as a recorded decision did; `draws` are the
+    seed's first two, where they are known.
 
     Under load good routing fills all groups to the same level.  Where a walk does not end soon, one pass over the
     columns names the few that do best now.
@@ -225,7 +83,7 @@ def walk(
             return None
     elif rows is not None:
         _visit(look, state, [scalars.slot[row] for row in rows], cached)
-    elif ranking.crowded or not _descend(look, state, session_slot, cached):
+    elif ranking.crowded or not _go_down(look, state, session_slot, cached):
         ranking.crowded = swept = True
         look = Look(ranking, state.in_flight, policy, tokens, answer, wanted)
         few, full = shortlist(ranking, state, policy, tokens, answer, cached)
@@ -249,18 +107,16 @@ def walk(
     elif policy.picker == "best":
         _, target, at_node, _ = found[0]
     else:
-        leaders = found[: policy.max_candidates]
-        near = bisect_right(leaders, found[0][0] + look.margin, key=worth_of)
+        near = bisect_right(found, found[0][0] + look.margin, 0, min(len(found), policy.max_candidates), key=worth_of)
         if request.session_id:
-            one, two = chance.two_for(request.session_id, [names[each[1]] for each in leaders[:near]])
+            one, two = chance.two_for(request.session_id, [names[each[1]] for each in found[:near]])
         else:
-            one, two = chance.two_of(seed, near)
+            one, two = chance.two_of(seed, near) if draws is None else chance.two_by(*draws, near)
         if (found[two][2], two) < (found[one][2], one):
             one = two
         _, target, at_node, _ = found[one]
-    others = alternatives(target, [each[1] for each in found], scalars.domains, wanted)
     by = "session" if session >= 0 else "picker"
-    return Walked(target, others, by, near, at_node, look.visited, full + look.full, look.low, swept)
+    return Walked(target, found, by, near, at_node, look.visited, full + look.full, look.low, swept)
 
 
 def settle(
@@ -330,8 +186,107 @@ def _draw(
     return drawn
 
 
-def _descend(look: Look, state: State, session_slot: int, cached: Mapping[int, float]) -> bool:
+def _go_down(look: Look, state: State, session_slot: int, cached: Mapping[int, float]) -> bool:
     """Looks at groups from the best one on; False where too many would matter."""
+    if session_slot < 0 and not cached:
+        gone = _glide(look, state)
+        if gone is not None:
+            return gone
+        look.forget()
+    return _descend(look, state, session_slot, cached)
+
+
+def _glide(look: Look, state: State) -> bool | None:
+    """`_descend` where nobody is looked at early, with all that does not move laid out; None where that cannot tell.
+
+    The same sums in the same order as `Look.at`, which is for whoever scores too low, too.
+    """
+    ranking, tokens, answer, wanted, leaders = look.ranking, look.tokens, look.answer, look.wanted, look.leaders
+    found, visited, floor, flying = look.found, look.visited, look.floor, look.flying
+    near_seconds, near_ratio = look.near_seconds, look.near_ratio
+    groups, line, steps = ranking.groups, ranking.line, ranking.steps
+    filled, laid, limit, near = groups.filled, len(steps), INFINITE, INFINITE
+    for place, number in enumerate(line):
+        if place == laid:
+            steps.append(ranking.step(number))
+            laid += 1
+        (
+            group,
+            at_best,
+            slack,
+            fixed,
+            egress,
+            per_input,
+            per_output,
+            round_trip,
+            per_token,
+            shortest,
+            reference,
+            speed,
+            idle,
+            committed,
+            most,
+        ) = steps[place]
+        if at_best > limit:
+            break
+        if group.filled != filled or group.stale:
+            groups.at(number, state)
+        heads = group.heads
+        high = group.high
+        if heads and at_best + (heads[0][0] - idle) - (high - 1.0) * slack > limit:
+            continue
+        prefill = per_token * tokens
+        if prefill < shortest:
+            prefill = shortest
+        base = fixed + answer * egress
+        money = tokens * per_input + answer * per_output
+        more, scale, least = prefill - reference, 1.0, base
+        if more >= 0.0:
+            least += group.low * more
+        elif high < SURE_FACTOR:
+            least += high * more
+        else:
+            scale = prefill / reference
+        if not committed:
+            least += money
+        for entry in heads:
+            key, row, slot, work, factor, slow, _ = entry
+            if least + key * scale > limit:
+                break
+            visited.append(entry)
+            if most < INFINITE and flying[slot] >= most:
+                look.full += 1
+                continue
+            at_node = work + factor * prefill
+            worth = base + at_node - speed / slow
+            if not committed or flying[slot] >= committed:
+                worth += money
+            if worth > floor:
+                return None
+            item = (worth, row, at_node, number)
+            insort(found, item)
+            if worth < limit:
+                if found[0] is item:
+                    near = worth + (near_seconds + near_ratio * (round_trip + at_node))
+                size = len(found)
+                if size > wanted:
+                    limit = near
+                    if size > leaders and (edge := found[leaders][0]) < limit:
+                        limit = edge
+                    if (edge := found[wanted][0]) > limit:
+                        limit = edge
+        else:
+            past = group.floor[0]
+            if past < INFINITE and least + past * scale <= limit:
+                return False
+        if len(visited) > MAX_STEPS:
+            return False
+    _visit_heads(look, state)
+    return True
+
+
+def _descend(look: Look, state: State, session_slot: int, cached: Mapping[int, float]) -> bool:
+    """`_go_down`, whatever is known of the prompt and its session."""
     ranking = look.ranking
     groups, visited = ranking.groups, look.visited
     early: set[int] = set()
@@ -364,9 +319,11 @@ def _visit_heads(look: Look, state: State) -> None:
     if not look.wanted or len(ranking.heads) <= 1:
         return
     zone, region = ranking.zone, ranking.region
-    visited = {entry[1] for entry in look.visited}
-    seen = {zone[each[3]] for each in look.found}
-    regions = {region[each[3]] for each in look.found}
+    numbers = {each[3] for each in look.found}
+    seen = {zone[number] for number in numbers}
+    regions = {region[number] for number in numbers}
+    # Whoever was fit is of a zone that is seen.
+    unfit = {entry[1] for entry in look.visited} if look.full or look.low else ()
     for number in ranking.heads:
         if len(seen) > look.wanted and len(regions) > 1:
             break
@@ -375,4 +332,4 @@ def _visit_heads(look: Look, state: State) -> None:
             regions.add(region[number])
             group = ranking.groups.at(number, state)
             look.limit = INFINITE
-            look.at(number, group, [entry for entry in group.heads[:1] if entry[1] not in visited])
+            look.at(number, group, [head for head in group.heads[:1] if head[1] not in unfit])

@@ -130,6 +130,52 @@ def test_who_is_suspected_or_full_is_no_alternative_while_others_are_there() -> 
     assert not bad & {"/".join(name.split("/")[:2]) for name in others}
 
 
+@pytest.mark.parametrize("picker", ["predicted", "best"])
+def test_a_walk_with_all_laid_out_looks_at_whom_the_plain_one_looks_at(
+    picker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = 0
+    for seed in range(40):
+        fleet = random_fleet(Random(seed), (5, 40, 150)[seed % 3], calm=True)
+        router = fleet.router(Policy("pairs", picker=picker), seed=seed)
+        if seed % 2:
+            stir(router, seed, fleet.health)
+        rng = Random(seed)
+        for number in range(8):
+            request = a_kind(rng)
+            try:
+                quick = router.decide(request, 0.0, number=number)
+                with monkeypatch.context() as patched:
+                    patched.setattr("federation.routing.walk._glide", lambda *args: None)
+                    plain = router.decide(request, 0.0, number=number)
+            except NoCandidate:
+                continue
+            if not quick.walked or quick.swept:
+                continue
+            compared += 1
+            assert quick.looked == plain.looked
+            assert (quick.chosen, quick.at_node, quick.near) == (plain.chosen, plain.at_node, plain.near)
+            assert quick.rejected == plain.rejected
+    assert compared > 80
+
+
+def test_prompts_much_longer_than_usual_are_walked_too() -> None:
+    router = a_router(a_table(*(a_node(f"eu/n{number}", zone="abc"[number % 3]) for number in range(600))))
+    rng = Random(7)
+    for slot in range(600):
+        router.state.in_flight[slot] = float(int(rng.gauss(22, 3)))
+        router.state.pending[slot] = float(max(0, int(rng.gauss(600, 300))))
+    router.state.moved()
+
+    for number in range(300):
+        tokens = 12_000 if number % 10 == 9 else 500
+        record = router.place(a_request(input_tokens=tokens), 0.0)
+        router.reservations.release(record.number)
+
+        assert record.walked
+        assert not record.swept
+
+
 def test_seeds_drawn_up_together_are_those_drawn_up_one_by_one() -> None:
     for seed, first in ((0, 0), (7, 1_024), (2**63 + 5, 2**40), (-3, 5)):
         made = chance.seeds(seed, first, 100)

@@ -74,7 +74,7 @@ def same(seed: int, **policy: object) -> int:
     assert single.stats == many.stats
     assert [r.number for r in single.ring.newest(99)] == [r.number for r in many.ring.newest(99)]
     assert len(single.reservations) == len(many.reservations)
-    for tick in range(40):
+    for tick in range(12):
         single.sweep(1.0 + tick)
         many.sweep(1.0 + tick)
     assert np.array_equal(single.state.matrix, many.state.matrix)
@@ -82,13 +82,13 @@ def same(seed: int, **policy: object) -> int:
 
 
 @given(SEEDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_a_batch_is_placed_as_one_after_the_other(seed: int) -> None:
     same(seed)
 
 
 @given(SEEDS, st.sampled_from(["predicted", "power_of_two", "best"]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_a_batch_by_one_of_the_quick_pickers_is_placed_as_one_after_the_other(seed: int, picker: str) -> None:
     same(seed, picker=picker, rules=())
 
