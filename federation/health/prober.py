@@ -33,6 +33,11 @@ from federation.health.resolve import AddressRules
 # Sockets and memory are bounded by these: a probe holds a connection and KBs, a page up to 4 MiB.
 MAX_PROBES = 500
 MAX_PAGES = 64
+# A fleet that was registered at once is due at once. A probe takes some ms of the loop that decides, so they start in
+# small groups, between which others have their turn: as many as keep up with twice the fleet's pace, and no fewer than
+# these every few ms. Larger groups would make decisions wait, smaller ones a restart take long.
+STEP_SECONDS = 0.005
+STARTS = 4
 JITTER = 0.1
 # Intervals after which a node that another replica should have probed is probed here. Over one, or chance would double
 # the probes of a fleet; two would let its grades fade.
@@ -132,7 +137,9 @@ class Prober:
         pages = anyio.CapacityLimiter(MAX_PAGES)
         async with self._http() as http, anyio.create_task_group() as tasks:
             while True:
-                self._start_due(tasks, http, slots, pages)
+                if self._start_due(tasks, http, slots, pages):
+                    await anyio.sleep(STEP_SECONDS)
+                    continue
                 wait = max(0.0, self._queue[0][0] - self._clock()) if self._queue else inf
                 with anyio.move_on_after(wait):
                     await self._wake.wait()
@@ -144,14 +151,20 @@ class Prober:
         http: aiohttp.ClientSession,
         slots: anyio.CapacityLimiter,
         pages: anyio.CapacityLimiter,
-    ) -> None:
+    ) -> bool:
+        """Starts some of those that are due; answers whether more of them wait."""
         now = self._clock()
+        left = max(STARTS, int(2.0 * len(self._nodes) * STEP_SECONDS / self._settings.probe_interval_seconds))
         while self._queue and self._queue[0][0] <= now:
+            if not left:
+                return True
             at, _, name = heapq.heappop(self._queue)
             if self._due.get(name) == at:
                 del self._due[name]
                 self._running.add(name)
                 tasks.start_soon(self._probe, name, http, slots, pages, name=f"probe {name}")
+                left -= 1
+        return False
 
     async def _probe(
         self, name: str, http: aiohttp.ClientSession, slots: anyio.CapacityLimiter, pages: anyio.CapacityLimiter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from federation.process import settle_memory
 from federation.v1 import catalog_pb2, catalog_pb2_grpc
 from tests.federation.process import Process, serving, start
 
@@ -143,3 +145,15 @@ def test_an_unknown_key_in_the_file_is_exit_code_two(tmp_path: Path) -> None:
     assert process.wait() == 2
     process.ended()
     assert "did you mean server.listen?" in str(process.lines)
+
+
+def test_what_the_start_made_is_left_out_of_later_collections() -> None:
+    before = gc.get_threshold()
+    try:
+        settle_memory()
+
+        assert gc.get_freeze_count() > 10_000
+        assert gc.get_count()[2] == 0
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)

@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from aiohttp import web
 
 from catalog.types import Engine
 from federation.health.checks import listed_models
@@ -262,3 +263,21 @@ def test_lists_of_models_are_read_in_both_forms():
     assert listed_models(b'[{"name": "a"}, {"name": "b", "state": "UNAVAILABLE"}]') == {"a"}
     assert listed_models(b'{"data": []}') == frozenset()
     assert listed_models(b"7") is None
+
+
+async def test_a_fleet_that_is_due_at_once_is_probed_in_turns_with_the_rest_of_the_loop():
+    class Watching(FakeEngine):
+        begun = 0
+
+        async def answer(self, request: web.Request) -> web.StreamResponse:
+            self.begun = self.begun or sum(task.get_name().startswith("probe ") for task in asyncio.all_tasks())
+            return await super().answer(request)
+
+    unhurried = QUICK.model_copy(update={"probe_interval_seconds": 10.0})
+    async with serving(Watching()) as engine:
+        fleet = [a_node(f"n{number}", endpoint=engine.url) for number in range(500)]
+        async with probing(*fleet, settings=unhurried) as at_work:
+            for node in fleet:
+                await at_work.until(well, node.node_id)
+
+    assert 0 < engine.begun < 400
