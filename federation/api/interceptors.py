@@ -29,9 +29,11 @@ Handler = Any
 ROUTE_MAX_BYTES = 256 * 1024
 # Decisions are asked for one by one by gateways that forward what their callers sent.
 MAX_BYTES: Mapping[str, int] = {"federation.v1.RoutingService/Route": ROUTE_MAX_BYTES}
-# They check the rules themselves: each request of a batch fails alone, and a mask excuses what it does not name.
+# They check the rules themselves: a Route as it reads, each request of a batch fails alone, and a mask excuses what it
+# does not name.
 SELF_CHECKING = frozenset(
     {
+        "federation.v1.RoutingService/Route",
         "federation.v1.RoutingService/RouteBatch",
         "federation.v1.CatalogService/RegisterNode",
         "federation.v1.CatalogService/RegisterNodes",

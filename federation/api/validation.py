@@ -79,19 +79,31 @@ def sound(request: routing_pb2.RouteRequest) -> bool:
         and not request.labels
     ):
         return False
-    if has("prompt"):
-        prompt = request.prompt
-        if not (
-            TOKENS[0] <= prompt.input_tokens <= TOKENS[1]
-            and ANSWER[0] <= prompt.max_output_tokens <= ANSWER[1]
-            and BLOCK[0] <= prompt.prefix_block_tokens <= BLOCK[1]
-            and len(prompt.prefix_hashes) <= MAX_HASHES
-        ):
-            return False
+    if has("prompt") and not _sound_prompt(request.prompt):
+        return False
     return (
         (not has("origin") or _sound_part(request.origin))
         and (not has("qos") or _sound_part(request.qos))
         and (not has("placement") or _sound_part(request.placement))
+    )
+
+
+def sound_own(request_id: str, session_id: str, prompt: routing_pb2.PromptShape | None) -> bool:
+    """Whether the parts that each request has of its own plainly keep their rules."""
+    return (
+        len(request_id) <= REQUEST_ID
+        and "\0" not in request_id
+        and len(session_id) <= SESSION_ID
+        and (prompt is None or _sound_prompt(prompt))
+    )
+
+
+def _sound_prompt(prompt: routing_pb2.PromptShape) -> bool:
+    return (
+        TOKENS[0] <= prompt.input_tokens <= TOKENS[1]
+        and ANSWER[0] <= prompt.max_output_tokens <= ANSWER[1]
+        and BLOCK[0] <= prompt.prefix_block_tokens <= BLOCK[1]
+        and len(prompt.prefix_hashes) <= MAX_HASHES
     )
 
 

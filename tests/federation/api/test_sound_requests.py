@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from federation.api import validation
+from federation.api.convert import decisions
+from federation.api.convert.requests import RequestReader
 from federation.api.errors import InvalidFields
 from federation.v1 import routing_pb2
+from policies.types import RouteRequest
 
 
 def texts(longest: int) -> st.SearchStrategy[str]:
@@ -99,6 +104,29 @@ def test_a_check_finds_what_the_rules_find(fields: dict[str, object]) -> None:
         assert list(e.violations) == expected
     else:
         assert expected == []
+
+
+READER = RequestReader()
+
+
+@given(REQUESTS, st.sampled_from(["m", "other"]))
+def test_a_request_is_read_as_it_would_be_without_those_before_it(fields: dict[str, object], model_id: str) -> None:
+    message = routing_pb2.RouteRequest(**{"model_id": model_id, **fields})  # type: ignore[arg-type]
+    violations = validation.field_violations(message)
+    expected = None if violations else decisions.request_from(message)
+
+    for _ in range(2):
+        repeated = routing_pb2.RouteRequest.FromString(message.SerializeToString())
+        try:
+            found = READER.read(repeated)
+        except InvalidFields as e:
+            assert list(e.violations) == violations
+            assert repeated == message
+        else:
+            assert found == expected
+            assert (type(found), found.shape) == (RouteRequest, expected.shape)
+            with pytest.raises(FrozenInstanceError):
+                found.model_id = "changed"  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
