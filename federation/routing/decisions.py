@@ -19,6 +19,7 @@ from federation.routing import wording
 from federation.routing.figures import Figures, figures
 from federation.routing.frame import Frame, Visit
 from federation.routing.groups import Entry
+from federation.routing.listing import Candidates
 from federation.routing.look import Found
 from federation.routing.planner import Plan
 from federation.routing.rations import Admission
@@ -28,11 +29,11 @@ from federation.routing.spread import Spread
 from federation.routing.state import load_of
 from federation.routing.table import Table
 from federation.routing.walk import settle
-from policies.pipeline import Evaluation, alternatives, candidate, differences, judge
+from policies.pipeline import Evaluation, alternatives, differences, judge
 from policies.pool import ByteArray, FloatArray, IntArray, Load
 from policies.prediction import Ask
 from policies.registry import Registry
-from policies.types import Candidate, Choice, Code, Decision, Explain, Outcome, RouteRequest, Stage
+from policies.types import Choice, Code, Decision, Explain, Outcome, RouteRequest, Stage
 
 NOTHING_CACHED: Mapping[int, float] = MappingProxyType({})
 
@@ -409,17 +410,9 @@ class Record:
         chosen = zip(self.places, self.chosen, strict=True)
         return [known.setdefault(place, spread.interval(slots[row])) for place, row in chosen]
 
-    def candidates(self) -> tuple[Candidate, ...]:
+    def candidates(self) -> Candidates:
         """Every kept candidate that the caller may know of: the eligible by score, then the rejected by name."""
-        found = self.evaluation
-        rejected = sorted(
-            np.flatnonzero((found.code != 0) & (found.code != Code.TENANT.value)),
-            key=lambda place: found.pool.names[int(self.rows[place])],
-        )
-        return tuple(
-            candidate(found, int(place), self.choice(int(place)), self.ages(int(place)))
-            for place in [*found.order, *rejected]
-        )
+        return Candidates(self)
 
     def ages(self, place: int) -> dict[str, float]:
         """Seconds since each signal of a candidate came, at the time of the decision."""
@@ -470,7 +463,7 @@ class Record:
             valid_for_seconds=policy.valid_for_seconds,
             decide_time=self.wall_time,
             rule=self.plan.rule,
-            candidates=self.candidates() if level is Explain.FULL else (),
+            candidates=tuple(self.candidates()) if level is Explain.FULL else (),
         )
 
     def stages(self) -> tuple[Stage, ...]:

@@ -72,7 +72,7 @@ class RouterStats:
 class CandidateList:
     """All candidates of a request at one moment: the eligible by score, then the rejected by name."""
 
-    candidates: tuple[Candidate, ...]
+    candidates: Sequence[Candidate]
     rejected: Mapping[str, int]
     table_revision: int
 
