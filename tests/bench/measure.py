@@ -54,7 +54,7 @@ class Scope:
     regions: int = 50
     models: int = 500
     # Server modes, as far as they can be had here.
-    modes: tuple[str, ...] = ("asyncio", "uvloop", "pool-1", "pool-2", "pool-8")
+    modes: tuple[str, ...] = ("asyncio", "uvloop", "pool-1", "pool-2", "pool-8", "processes-2")
     full: bool = True
 
 
@@ -76,7 +76,7 @@ TINY = Scope(
     catalog=100,
     regions=5,
     models=5,
-    modes=("asyncio", "pool-2"),
+    modes=("asyncio", "pool-2", "processes-2"),
     full=False,
 )
 

@@ -31,14 +31,19 @@ def cpu_seconds(pid: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A process that serves on a port of this machine."""
+    """A process that serves on a port of this machine, or of which `workers` do."""
 
     pid: int
     port: int
+    workers: tuple[int, ...] = ()
 
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
+
+    def cpu_seconds(self) -> float:
+        """User and system time so far of all that serve."""
+        return sum(cpu_seconds(pid) for pid in self.workers or (self.pid,))
 
 
 @asynccontextmanager
@@ -50,7 +55,8 @@ async def served(*arguments: str) -> AsyncIterator[Served]:
     try:
         assert process.stdout is not None
         line = await asyncio.wait_for(process.stdout.readline(), START_SECONDS)
-        yield Served(process.pid, int(line))
+        port, *workers = map(int, line.split())
+        yield Served(process.pid, port, tuple(workers))
     finally:
         if process.returncode is None:
             process.kill()
