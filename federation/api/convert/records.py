@@ -89,7 +89,7 @@ class RecordWriter:
     def encoded(self, record: Record) -> bytes:
         """A decision as an encoded RouteDecision, with as much of its reasons as its request asks for."""
         explain, plan = record.request.explain, record.plan
-        if record.looked is None or explain is Explain.FULL:
+        if not record.walked or explain is Explain.FULL:
             return decision_encoded(record.render())
         kind = self._kinds.get(id(plan))
         if kind is None or kind.plan is not plan:
