@@ -16,8 +16,8 @@ from federation.logs import Log
 
 # The answers to the known traps of grpc.aio, each with what it prevents.
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
-    # Clients may ping every 10 s, also without calls; the default of 300 s cuts them off as abusers.
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    # Clients may ping every 5 s, also without calls; the default of 300 s cuts them off as abusers.
+    ("grpc.http2.min_ping_interval_without_data_ms", 2_500),
     ("grpc.keepalive_permit_without_calls", 1),
     # Connections end now and then, so that new replicas get their share; streams resume.
     ("grpc.max_connection_age_ms", 300_000),

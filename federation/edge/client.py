@@ -21,7 +21,14 @@ from federation.edge.connection import CLOSE_SECONDS, ClientOptions, Settings, S
 from federation.edge.decisions import LastDecisions, is_stale
 from federation.edge.errors import FieldViolation, RouteError, decode_error, error_of_result
 from federation.edge.hedging import Hedging
-from federation.edge.outcomes import FIRST_BACKOFF_SECONDS, FLUSH_SECONDS, MAX_BACKOFF_SECONDS, MAX_BATCH, OutcomeQueue
+from federation.edge.outcomes import (
+    BATCH_SECONDS,
+    FIRST_BACKOFF_SECONDS,
+    FLUSH_SECONDS,
+    MAX_BACKOFF_SECONDS,
+    MAX_BATCH,
+    OutcomeQueue,
+)
 from federation.edge.service_config import TlsOptions
 from federation.edge.sync_client import SyncClient
 from federation.v1 import routing_pb2, routing_pb2_grpc
@@ -142,9 +149,13 @@ class Client(Stubs):
     async def _send_batch(self) -> bool:
         """False: it should be sent again later."""
         batch = self.outcomes.take()
+        lane = self._hedging.lane(self._clock())
+        call = self._lanes[lane].ReportOutcomes
         try:
-            await _decoded(self.routing.ReportOutcomes(routing_pb2.ReportOutcomesRequest(outcomes=batch)))
+            await _decoded(call(routing_pb2.ReportOutcomesRequest(outcomes=batch), timeout=BATCH_SECONDS))
         except RouteError as error:
+            if error.unanswered:
+                self._hedging.suspect(lane, self._clock())
             return book_failure(self.outcomes, batch, error)
         except asyncio.CancelledError:
             self.outcomes.failed(batch, RouteError(grpc.StatusCode.CANCELLED, "", "the client closes"))

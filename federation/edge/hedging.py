@@ -43,6 +43,13 @@ class Hedging:
     def order(self, now: float) -> list[int]:
         """Replicas for the next call: by turns, those under suspicion last. One alone is hedged by itself."""
         self._tokens = min(MAX_TOKENS, self._tokens + TOKENS_A_CALL)
+        return self._turns(now)
+
+    def lane(self, now: float) -> int:
+        """The replica for a call that is not hedged: by turns, one under suspicion only where all are."""
+        return self._turns(now)[0]
+
+    def _turns(self, now: float) -> list[int]:
         self._turn = (self._turn + 1) % self.lanes
         turns = [(self._turn + offset) % self.lanes for offset in range(self.lanes)]
         if self.lanes == 1:

@@ -16,6 +16,9 @@ MAX_BATCH = 500
 FLUSH_SECONDS = 0.05
 # Ten seconds of a busy gateway (1,000 outcomes a second); what is older than that no longer helps anyone.
 MAX_QUEUED = 10_000
+# Deadline of one batch: it is taken in milliseconds, and while it waits for a lost replica, free room looks taken. One
+# that arrived all the same and is sent again is harmless.
+BATCH_SECONDS = 2.0
 FIRST_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.1, 2.0
 
 PERMANENT: frozenset[Any] = frozenset(

@@ -25,10 +25,13 @@ TLS_SCHEMES = ("https", "grpcs")
 RESOLVER_SCHEMES = ("dns", "unix", "ipv4", "ipv6", "xds")
 
 CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
-    # The server allows a ping every 5 s (grpc.http2.min_ping_interval_without_data_ms); half of that rate leaves
-    # room for clocks. A black hole is noticed after 12 s at most; less would be punished by default servers.
-    ("grpc.keepalive_time_ms", 10_000),
+    # The server allows a ping every 2.5 s (grpc.http2.min_ping_interval_without_data_ms); half of that rate leaves room
+    # for clocks. A black hole is noticed 7 s after the last byte.
+    ("grpc.keepalive_time_ms", 5_000),
     ("grpc.keepalive_timeout_ms", 2_000),
+    # A ping that measures the bandwidth holds keepalives back while it waits for its answer, a minute by default: on a
+    # busy connection a black hole went unnoticed for so long.
+    ("grpc.http2.ping_timeout_ms", 5_000),
     # An idle gateway must not find out with its next request that the connection is gone.
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),

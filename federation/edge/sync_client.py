@@ -17,7 +17,14 @@ from federation.edge.connection import CLOSE_SECONDS, ClientOptions, Settings, S
 from federation.edge.decisions import LastDecisions
 from federation.edge.errors import RouteError, decode_error
 from federation.edge.hedging import Hedging
-from federation.edge.outcomes import FIRST_BACKOFF_SECONDS, FLUSH_SECONDS, MAX_BACKOFF_SECONDS, MAX_BATCH, OutcomeQueue
+from federation.edge.outcomes import (
+    BATCH_SECONDS,
+    FIRST_BACKOFF_SECONDS,
+    FLUSH_SECONDS,
+    MAX_BACKOFF_SECONDS,
+    MAX_BATCH,
+    OutcomeQueue,
+)
 from federation.v1 import routing_pb2, routing_pb2_grpc
 
 T = TypeVar("T")
@@ -134,12 +141,16 @@ class SyncClient(Stubs):
     def _send_batch(self, timeout: float) -> bool:
         with self._lock:
             batch = self.outcomes.take()
+            lane = self._hedging.lane(self._clock())
         if not batch:
             return True
+        request = routing_pb2.ReportOutcomesRequest(outcomes=batch)
         try:
-            _called(self.routing.ReportOutcomes, routing_pb2.ReportOutcomesRequest(outcomes=batch), timeout)
+            _called(self._lanes[lane].ReportOutcomes, request, min(timeout, BATCH_SECONDS))
         except RouteError as error:
             with self._lock:
+                if error.unanswered:
+                    self._hedging.suspect(lane, self._clock())
                 return book_failure(self.outcomes, batch, error)
         with self._lock:
             self.outcomes.delivered += len(batch)

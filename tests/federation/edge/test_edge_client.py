@@ -120,6 +120,28 @@ async def test_with_hedging_a_replica_that_goes_silent_costs_none_and_is_then_as
         assert b.calls == before + 20
 
 
+async def test_with_hedging_outcomes_do_not_wait_for_a_replica_that_went_silent():
+    async with (
+        serving("a") as a,
+        serving("b") as b,
+        relayed(a.address) as relay,
+        Client([relay.address, b.address], ClientOptions(hedge=True)) as client,
+    ):
+        for _ in range(20):
+            await node_of(client, timeout_seconds=5.0)
+        relay.swallow()
+        for _ in range(4):
+            await node_of(client, timeout_seconds=5.0)
+
+        async with asyncio.timeout(8.0):
+            for number in range(4):
+                client.report(an_outcome(number))
+                await client.flush()
+
+        told = [outcome.decision_id for outcome in b.outcomes]
+        assert [decision_id for decision_id in told if decision_id.startswith("d")] == ["d0", "d1", "d2", "d3"]
+
+
 async def test_with_hedging_a_killed_replica_is_passed_over_at_once():
     async with (
         serving("a") as a,
