@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import time
@@ -11,8 +12,12 @@ from pathlib import Path
 import pytest
 
 from federation.config import load
+from federation.simulation.demo import postgres
 from federation.simulation.demo.checks import NotShown, expect
 from federation.simulation.demo.fleet import agent_command, engine_command, load_fleet, server_settings
+from federation.simulation.demo.full.plan import plan
+from federation.simulation.demo.full.story import missing
+from federation.simulation.demo.full.wires import wire
 from federation.simulation.demo.gateway import OK, OVERLOADED, SERVER_ERROR, TIMEOUT, Ask, Attempt, Sent, result_of
 from federation.simulation.demo.load import decided, got, shares
 from federation.simulation.demo.processes import Ended, Processes
@@ -138,3 +143,47 @@ def test_a_process_that_ended_is_told_with_its_last_lines(tmp_path: Path):
 
         with pytest.raises(Ended, match=r"process short ended with 1; its last lines:\nno luck"):
             processes.require("short")
+
+
+def test_the_full_fleet_has_two_engines_a_region_and_keeps_the_one_for_confidential_prompts():
+    full = plan(FLEET)
+
+    assert [len(full.nodes_of(region.region_id)) for region in full.regions] == [2, 2, 2]
+    assert full.confidential == FLEET.confidential
+
+
+def test_what_the_full_demo_lacks_is_named_with_the_way_to_install_it(monkeypatch: pytest.MonkeyPatch):
+    assert missing() == ""
+
+    monkeypatch.setattr(postgres, "WANTED", ("psycopg", "no_such_postgres"))
+
+    assert "no-such-postgres is not installed" in missing()
+    assert "pip install 'fairway[demo]'" in missing()
+
+
+@pytest.mark.anyio
+async def test_a_wire_takes_its_time_is_silent_while_it_is_cut_and_carries_what_connects_anew():
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(100):
+            writer.write(data)
+        writer.close()
+
+    async with await asyncio.start_server(echo, "127.0.0.1", 0) as server, wire(0.1) as way:
+        way.target = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        host, _, port = way.address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        started = time.monotonic()
+        writer.write(b"one")
+        assert await reader.readexactly(3) == b"one"
+        assert time.monotonic() - started >= 0.1
+
+        way.cut()
+        writer.write(b"lost")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reader.read(1), 0.3)
+        way.heal()
+        again, writing = await asyncio.open_connection(host, int(port))
+        writing.write(b"two")
+        assert await again.readexactly(3) == b"two"
+        for each in (writer, writing):
+            each.close()

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 POLL_SECONDS = 0.05
 # Nothing that is waited for takes a fifth of it on an idle machine.
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 
 # Whether what is waited for is there, and what is there instead.
 Look = Callable[[], Awaitable[tuple[bool, object]]]

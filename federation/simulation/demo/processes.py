@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 # The keeper leads the group. It waits for the end of a pipe that only this process holds open: that comes with its
 # death too, by whatever signal. SIGKILL also ends those that are stopped.
@@ -64,8 +64,8 @@ class Processes:
         """Process ids by name, of those that were not ended."""
         return {name: process.pid for name, process in self._running.items()}
 
-    def start(self, name: str, command: Sequence[str]) -> None:
-        """Starts a process; one of that name must not be running."""
+    def start(self, name: str, command: Sequence[str], **user: Any) -> None:
+        """Starts a process, where it is told as another user (keywords of Popen); its name must be free."""
         if self.alive(name):
             raise ValueError(f"process {name!r} is running already; end or kill it first")
         with self.log(name).open("ab") as log:
@@ -74,13 +74,19 @@ class Processes:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self._environment,
                 process_group=self._keeper.pid,
+                **{"env": self._environment, **user},
             )
 
     def log(self, name: str) -> Path:
         """The file with what a process wrote."""
         return self.directory / f"{name.replace('/', '-')}.log"
+
+    def put_log_aside(self, name: str) -> None:
+        """What a process wrote before would be taken for news of its next life."""
+        log = self.log(name)
+        if log.exists():
+            log.replace(log.with_suffix(".log.before"))
 
     def alive(self, name: str) -> bool:
         return name in self._running and self._running[name].poll() is None
@@ -97,6 +103,12 @@ class Processes:
         """As a power cut does: no farewell."""
         process = self._running.pop(name)
         process.kill()
+        process.wait()
+
+    def crash(self, name: str) -> None:
+        """SIGQUIT: PostgreSQL ends at once, with its children, as in a crash."""
+        process = self._running.pop(name)
+        process.send_signal(signal.SIGQUIT)
         process.wait()
 
     def end(self, name: str) -> None:

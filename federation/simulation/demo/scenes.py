@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from federation.cli.figures import duration, enum_word, share, span
+from federation.cli.figures import duration, enum_word, share
+from federation.simulation.demo.asking import all_answered, answered, explained, predicted_seconds
 from federation.simulation.demo.checks import expect, until
 from federation.simulation.demo.gateway import FIRST_TOKEN_SECONDS, STALL_SECONDS, Ask, Sent, node_of
 from federation.simulation.demo.load import got, shares
@@ -40,60 +41,24 @@ async def normal_choice(world: World) -> None:
     fleet, screen = world.fleet, world.screen
     home, away = fleet.regions[0].region_id, fleet.regions[2].region_id
     for origin in (home, away):
-        sent = await _explained(world, Ask(origin))
+        sent = await explained(world, Ask(origin))
         assert sent.decision is not None
         target, alternatives = sent.decision.target, sent.decision.alternatives
         expect(target.region_id == origin, f"a target in {origin}, where the request comes from", target.deployment)
         others = [each.region_id for each in alternatives if each.region_id != origin]
         expect(bool(others), "an alternative in another region", [each.deployment for each in alternatives])
         screen.shown(f"a node next to the caller is chosen, in {origin}; {others[0]} stands by")
-    sent = await _explained(world, Ask(away, prompt_tokens=3500))
+    sent = await explained(world, Ask(away, prompt_tokens=3500))
     assert sent.decision is not None
     target = sent.decision.target
-    near = min(_predicted(each.target) for each in sent.decision.candidates if each.target.region_id == away)
-    far = _predicted(target)
+    near = min(predicted_seconds(each.target) for each in sent.decision.candidates if each.target.region_id == away)
+    far = predicted_seconds(target)
     expect(target.region_id != away, f"a faster node outside {away} for a long prompt", target.deployment)
     expect(far < near, "the far node to be expected sooner than every near one", f"{far:.3f} s against {near:.3f} s")
     screen.shown(
         f"{node_of(target)} is {duration(fleet.round_trip(away, target.region_id))} away and still sooner: "
         f"{duration(far)} against {duration(near)} for the best of {fleet.place(away)}"
     )
-
-
-def _predicted(target: object) -> float:
-    return span(target, "estimated_time_to_first_token") or 0.0  # type: ignore[arg-type]
-
-
-async def _answered(world: World, ask: Ask, *, explain: bool = False) -> Sent:
-    """A request that was decided and answered; NotShown where it was not."""
-    sent = await world.ask(ask, explain=explain)
-    expect(sent.decision is not None, f"a decision for a request from {ask.origin}", sent.error)
-    expect(sent.ok, f"an answer for a request from {ask.origin}", sent.story)
-    return sent
-
-
-async def _explained(world: World, ask: Ask) -> Sent:
-    """The same, with the whole decision on the screen, and what was predicted beside what was measured."""
-    sent = await _answered(world, ask, explain=True)
-    assert sent.decision is not None
-    assert sent.first_token_seconds is not None
-    target, screen = sent.decision.target, world.screen
-    kind = "confidential" if ask.confidential else "a prompt"
-    screen.event(f"{kind}, {ask.prompt_tokens:,} tokens, from {world.fleet.place(ask.origin)}:")
-    screen.decision(sent.decision)
-    screen.event(
-        f"sent it to {sent.served_by}: first token after {duration(sent.first_token_seconds)}, predicted "
-        f"{duration(_predicted(target))}; {sent.attempts[-1].output_tokens} tokens after "
-        f"{duration(sent.attempts[-1].latency_seconds)}"
-    )
-    round_trip = world.fleet.round_trip(ask.origin, target.region_id)
-    expect(
-        sent.first_token_seconds > round_trip,
-        f"no first token before the round trip of {duration(round_trip)}",
-        duration(sent.first_token_seconds),
-    )
-    expect(target.deployment in sent.decision.reasoning, "a reasoning that names the target", sent.decision.reasoning)
-    return sent
 
 
 async def slow_node(world: World) -> None:
@@ -139,16 +104,8 @@ async def slow_node(world: World) -> None:
             f"{now:.0%}",
         )
         await world.control(slow, speed=1.0)
-    _all_answered(world, started)
+    all_answered(world.load.sent, started)
     screen.shown(f"the slow node's share went from {share(was[slow])} to {share(now)}")
-
-
-def _all_answered(world: World, since: float) -> tuple[int, int]:
-    """Checks that every request since a time was answered; how many there were, and how many took an alternative."""
-    asked = [each for each in world.load.sent if each.asked_at >= since]
-    lost = [each for each in asked if not each.ok]
-    expect(not lost, f"an answer for each of {len(asked)} callers", "; ".join(each.story for each in lost[:3]))
-    return len(asked), sum(len(each.attempts) > 1 for each in asked)
 
 
 def _trial(sent: Sent) -> bool:
@@ -193,7 +150,7 @@ async def killed_node(world: World) -> None:
         await world.machines.start_engine(node)
         screen.event(f"started the engine of {node.name} again, at the same address", "yellow")
         await _comes_back(world, node.name, origin, opened)
-    asked, retried = _all_answered(world, started)
+    asked, retried = all_answered(world.load.sent, started)
     expect(retried > 0, "requests that took an alternative", retried)
     screen.shown(
         f"{asked} callers had their answers, {retried} by an alternative; the node was out after "
@@ -304,7 +261,7 @@ async def cut_region(world: World) -> None:
         with screen.waiting("waiting until it serves its callers again"):
             await until(f"3 ordinary requests from {origin} served there", at_home_again)
         returned = world.clock() - back
-    asked, retried = _all_answered(world, started)
+    asked, retried = all_answered(world.load.sent, started)
     screen.shown(
         f"traffic moved to other regions, and came back {duration(returned)} after the region did; {asked} callers had "
         f"their answers, {retried} by an alternative"
@@ -324,7 +281,7 @@ async def confidential(world: World) -> None:
         return circuit == "closed" and eligible == [node.name], f"circuit {circuit}, eligible {eligible}"
 
     await until(f"{node.name} alone to take confidential requests", well)
-    sent = await _explained(world, ask)
+    sent = await explained(world, ask)
     assert sent.decision is not None
     rejected = dict(sent.decision.rejected)
     expect(sent.served_by == node.name, f"{node.name}, the only node that may serve it", sent.served_by)
@@ -336,7 +293,7 @@ async def confidential(world: World) -> None:
     world.machines.end_agent(node)
     screen.event("ended its agent, which takes the node back", "yellow")
     await _refused(world, ask, "PRIVACY_VIOLATION")
-    ordinary = await _answered(world, Ask(ask.origin))
+    ordinary = await answered(world, Ask(ask.origin))
     screen.event(f"an ordinary request at the same time is answered by {ordinary.served_by}")
     screen.shown("a confidential request goes to the one node that may serve it, or nowhere")
 

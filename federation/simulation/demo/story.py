@@ -17,32 +17,36 @@ from typing import Any
 
 import aiohttp
 import grpc
-from google.protobuf.duration_pb2 import Duration
 
 from federation.cli.figures import enum_word
 from federation.edge.client import Client, ClientOptions, RouteError
 from federation.simulation.demo.checks import NotShown, expect, until
-from federation.simulation.demo.fleet import DECISIONS, PACE, DemoFleet, DemoRegion, load_fleet
+from federation.simulation.demo.declared import model_message, region_message
+from federation.simulation.demo.engines import START_SECONDS
+from federation.simulation.demo.fleet import DECISIONS, PACE, DemoFleet, load_fleet
+from federation.simulation.demo.full import story as full_story
 from federation.simulation.demo.gateway import Ask, Gateway
 from federation.simulation.demo.load import Load
-from federation.simulation.demo.machines import START_SECONDS, Machines
+from federation.simulation.demo.machines import Machines
 from federation.simulation.demo.processes import Ended, Processes
 from federation.simulation.demo.scenes import SCENES
 from federation.simulation.demo.screen import Screen
+from federation.simulation.demo.staying import stay_until_ended
 from federation.simulation.demo.world import World
-from federation.v1 import catalog_pb2, fleet_pb2, types_pb2
+from federation.v1 import catalog_pb2, fleet_pb2
 
 INTERRUPTED = 130
 
 
-def run(*, stay: bool, seed: int) -> int:
+def run(*, full: bool, stay: bool, seed: int) -> int:
     """The exit code: 0 where each scene showed what it says, 1 where one did not, 130 where somebody ended it."""
     screen = Screen(time.monotonic)
     directory = Path(tempfile.mkdtemp(prefix="fairway-demo-"))
     code = 1
     try:
         with Processes(directory) as processes:
-            code = asyncio.run(_interruptible(_play(screen, processes, stay=stay, seed=seed)))
+            play = full_story.play if full else _play
+            code = asyncio.run(_interruptible(play(screen, processes, stay=stay, seed=seed)))
     finally:
         if code == 1:
             screen.text(f"Kept for a closer look: logs, catalog and decisions in {directory}")
@@ -142,40 +146,16 @@ def _tell_if_ended(screen: Screen, machines: Machines) -> None:
 
 async def _declare(fleet: DemoFleet, client: Client) -> None:
     """Tells the control plane of the model and the regions; agents tell of their nodes."""
-    model = fleet.model
-    declared = types_pb2.Model(
-        model_id=model.model_id,
-        family=model.family,
-        version=model.version,
-        quantization=model.quantization,
-        context_window_tokens=model.context_window_tokens,
-        capabilities=model.capabilities,
-    )
+    declared = model_message(fleet)
     known = await client.catalog.ListModels(catalog_pb2.ListModelsRequest())
-    declared.etag = next((each.etag for each in known.models if each.model_id == model.model_id), "")
+    declared.etag = next((each.etag for each in known.models if each.model_id == declared.model_id), "")
     await client.catalog.RegisterModel(catalog_pb2.RegisterModelRequest(model=declared))
     known = await client.catalog.ListRegions(catalog_pb2.ListRegionsRequest())
     etags = {each.region_id: each.etag for each in known.regions}
     for region in fleet.regions:
-        put = _region(fleet, region)
+        put = region_message(fleet, region)
         put.etag = etags.get(region.region_id, "")
         await client.catalog.PutRegion(catalog_pb2.PutRegionRequest(region=put))
-
-
-def _region(fleet: DemoFleet, region: DemoRegion) -> types_pb2.Region:
-    declared = types_pb2.Region(
-        region_id=region.region_id,
-        provider="aws",
-        jurisdictions=region.jurisdictions,
-        latitude=region.latitude,
-        longitude=region.longitude,
-        egress_price_usd_per_gb=region.egress_price_usd_per_gb,
-    )
-    for other in fleet.regions:
-        if other is not region:
-            seconds = fleet.round_trip(region.region_id, other.region_id)
-            declared.round_trips[other.region_id].CopyFrom(Duration(nanos=round(seconds * 1e9)))
-    return declared
 
 
 def _explain_and_replay(world: World, processes: Processes) -> None:
@@ -197,19 +177,14 @@ async def _stay(world: World) -> None:
     world.machines.start_agent(node)
     server, model = world.machines.server, world.fleet.model.model_id
     tokyo = world.fleet.regions[-1].region_id
-    world.screen.text("")
-    world.screen.title(f"Everything goes on running until Ctrl-C. The control plane listens at {server}. Try:")
-    for command in (
+    log = world.machines.directory / DECISIONS
+    commands = (
         f"fairway top --server {server}",
         f"fairway route --server {server} --model {model} --origin {tokyo} --input-tokens 3000 --output-tokens 200",
         f"fairway candidates --server {server} --model {model} --privacy confidential",
         f"fairway nodes list --server {server}",
-        f"fairway replay --log {world.machines.directory / DECISIONS} --assert-identical",
+        f"fairway replay --log {log} --assert-identical",
         f"curl {world.machines.engines[node.name]}/metrics",
-    ):
-        world.screen.line(f"  {command}")
-    sys.stdout.flush()
-    try:
-        await asyncio.Event().wait()
-    except asyncio.CancelledError:
-        world.screen.text("Ending all processes.")
+    )
+    title = f"Everything goes on running until Ctrl-C. The control plane listens at {server}. Try:"
+    await stay_until_ended(world.screen, title, commands)
