@@ -175,8 +175,9 @@ def service_config(call_timeout_seconds: float, *, retry: bool = True) -> str:
             {"name": unary, "timeout": timeout, "waitForReady": False, **({"retryPolicy": policy} if retry else {})},
             {"name": once, "timeout": timeout, "waitForReady": False},
         ],
-        # Retries stop while more than half of the recent calls fail: they must not add to an overload.
-        "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
+        # Retries stop when fifty calls more failed than a tenth of those that went well: they must not add to an
+        # overload, and a replica that dies takes all that was under way there with it.
+        "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
     }
     return json.dumps(config)
 

@@ -77,6 +77,23 @@ async def test_a_killed_replica_costs_no_call():
         assert [await node_of(client) for _ in range(10)] == ["b"] * 10
 
 
+async def test_a_killed_replica_costs_none_of_many_calls_that_were_under_way_there():
+    async with (
+        serving("a") as a,
+        serving("b") as b,
+        relayed(a.address) as relay,
+        Client([relay.address, b.address]) as client,
+    ):
+        await both_used(client)
+        a.open.clear()
+        reached = a.calls
+        calls = [asyncio.create_task(node_of(client, timeout_seconds=20.0)) for _ in range(60)]
+        await until(lambda: a.calls >= reached + 25)
+        await relay.kill()
+
+        assert await asyncio.gather(*calls) == ["b"] * 60
+
+
 async def test_an_address_that_accepts_and_never_answers_is_not_used():
     async with serving("b") as b, relayed(b.address) as hole:
         hole.swallow()

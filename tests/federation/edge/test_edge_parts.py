@@ -78,7 +78,7 @@ def test_the_service_config_retries_reads_and_repeatable_writes_and_bounds_every
     assert (retried["timeout"], once["timeout"]) == ("10.000s", "10.000s")
     assert retried["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]
     assert "retryPolicy" not in once
-    assert config["retryThrottling"] == {"maxTokens": 10, "tokenRatio": 0.1}
+    assert config["retryThrottling"] == {"maxTokens": 100, "tokenRatio": 0.1}
 
 
 def test_a_token_does_not_travel_in_the_clear():
