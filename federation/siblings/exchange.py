@@ -48,8 +48,9 @@ PULSE_SECONDS = SUMS_EVERY_SECONDS
 # After a dial that failed; doubled up to the second one.
 FIRST_RETRY_SECONDS = 0.2
 MAX_RETRY_SECONDS = 2.0
-# How long a replica that starts waits for what the others know; then it goes on by its own probes.
-JOIN_SECONDS = 2.0
+# How long a replica that starts waits for what the others know; then it goes on by its own probes, and refuses what it
+# is asked until those passed. One that is dead is not waited for so long.
+JOIN_SECONDS = 10.0
 # Strangers must not make us read the database at their pace.
 READ_SECONDS = 0.2
 # Events that may wait for a sibling: a few seconds of a busy region. Beyond, it is hung up on and told anew.
