@@ -1,6 +1,6 @@
 """`make faults`: every fault of `cases.py` at full length, and the table of what was measured, into README.md.
 
-python -m tests.faults                      all of it, about half an hour
+python -m tests.faults                      all of it, about three quarters of an hour
 python -m tests.faults --only 5 33          some rows
 python -m tests.faults --outage-seconds 60  a shorter outage
 """
@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from catalog.sql import schema
-from tests.faults import cases, dst
+from tests.faults import cases, dst, node_cases, replica_cases, store_cases
 from tests.faults.cases import FULL, Measured, Scale
 from tests.postgres import Postgres
 
@@ -46,11 +46,21 @@ def plan(scale: Scale, long_cut: float, minutes: float, postgres: Postgres) -> d
         )
 
     return {
+        "1": [lambda at: replica_cases.killed(at, scale, postgres)],
+        "2": [lambda at: replica_cases.rolling_restart(at, scale, postgres)],
+        "3": [
+            lambda at: replica_cases.black_hole(at, scale, postgres, hedge=False),
+            lambda at: replica_cases.black_hole(at, scale, postgres, hedge=True),
+        ],
         "4": [lambda at: cases.partition(at, short, one_way=True)],
         "5": [lambda at: cases.partition(at, short), lambda at: cases.partition(at, long)],
         "6": [lambda at: cases.database_outage(at, scale, postgres)],
         "7": [lambda at: cases.database_stuck(at, scale, postgres)],
+        "9": [lambda at: store_cases.disk_full(at, scale)],
         "13": [lambda at: cases.correlated_failure(at, scale)],
+        "14": [lambda at: node_cases.all_open(at, scale, postgres)],
+        "15": [lambda at: replica_cases.herd(at, scale, postgres)],
+        "28": [lambda at: store_cases.migrators(at, scale, postgres)],
         "29": [lambda at: cases.drain_and_back(at, scale)],
         "31": [simulated],
         "33": [lambda at: cases.watch_resume(at, scale)],
@@ -61,8 +71,6 @@ def plan(scale: Scale, long_cut: float, minutes: float, postgres: Postgres) -> d
 def table(found: list[Measured]) -> str:
     """The rows as Markdown, with what they were measured on."""
     lines = [
-        BEGIN,
-        "",
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors, load {os.getloadavg()[0]:.1f} at the "
         f"end, Python {platform.python_version()}; one run each.",
         "",
@@ -74,27 +82,41 @@ def table(found: list[Measured]) -> str:
         f"{'yes' if each.met else '**no**'} |"
         for each in found
     ]
-    return "\n".join([*lines, "", END])
+    return "\n".join(lines)
 
 
-def written(text: str, rows: str) -> str:
-    """A page with other rows."""
+def written(text: str, found: list[Measured]) -> str:
+    """A page with what was measured now."""
     head, _, rest = text.partition(BEGIN)
     _, _, tail = rest.partition(END)
-    return head + rows + tail
+    return "\n".join([head + BEGIN, "", table(found), "", END]) + tail
+
+
+def appended(text: str, found: list[Measured]) -> str:
+    """A page with a further table, of a run of some rows; their lines of before go."""
+    head, _, rest = text.partition(BEGIN)
+    before, _, tail = rest.partition(END)
+    again = {f"| {each.row} |" for each in found}
+    kept = [line for line in before.strip().splitlines() if not any(line.startswith(row) for row in again)]
+    return "\n".join([head + BEGIN, "", *kept, "", table(found), "", END]) + tail
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="*", default=[], metavar="ROW", help="only these rows; the table stays")
+    parser.add_argument("--only", nargs="*", default=[], metavar="ROW", help="only these rows, as a table of their own")
     parser.add_argument("--cut-seconds", type=float, default=FULL.cut_seconds, help="the short cut")
     parser.add_argument("--long-cut-seconds", type=float, default=300.0)
     parser.add_argument("--outage-seconds", type=float, default=FULL.outage_seconds)
     parser.add_argument("--rate", type=float, default=FULL.rate, help="Route calls a second and region")
+    parser.add_argument("--crew-rate", type=float, default=FULL.crew_rate, help="Route calls a second at replicas")
     parser.add_argument("--dst-minutes", type=float, default=10.0)
     arguments = parser.parse_args()
     scale = replace(
-        FULL, cut_seconds=arguments.cut_seconds, outage_seconds=arguments.outage_seconds, rate=arguments.rate
+        FULL,
+        cut_seconds=arguments.cut_seconds,
+        outage_seconds=arguments.outage_seconds,
+        rate=arguments.rate,
+        crew_rate=arguments.crew_rate,
     )
     postgres = Postgres(schema.upgrade)
     try:
@@ -103,8 +125,8 @@ def main() -> int:
         found = asyncio.run(measured(chosen, postgres))
     finally:
         postgres.close()
-    if not arguments.only:
-        README.write_text(written(README.read_text(encoding="utf-8"), table(found)), encoding="utf-8")
+    page = README.read_text(encoding="utf-8")
+    README.write_text((appended if arguments.only else written)(page, found), encoding="utf-8")
     return 0 if all(each.met for each in found) else 1
 
 

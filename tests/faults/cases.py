@@ -20,7 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from federation.v1 import catalog_pb2, policy_pb2, types_pb2
 from tests.faults.lives import Life
-from tests.faults.regions import Place, Regions, calling, regions, until
+from tests.faults.regions import ROOMY, Place, Regions, calling, regions, until
 from tests.federation.relay import relay
 from tests.federation.server import Engine, engine, failing
 from tests.postgres import Postgres
@@ -53,6 +53,19 @@ class Scale:
     fleet: int = 200
     changes: int = 10
     nodes: int = 6
+    crew_rate: float = 20.0
+    kills: int = 3
+    restarts: int = 3
+    callers: int = 4
+    deadline_seconds: float = 5.0
+    hole_seconds: float = 25.0
+    hedged_seconds: float = 8.0
+    # For pauses of the machine beside what the settings allow.
+    slack_seconds: float = 8.0
+    herd: int = 60
+    full_seconds: float = 2.0
+    open_seconds: float = 2.0
+    storm_seconds: float = 8.0
 
 
 FULL = Scale(
@@ -64,6 +77,18 @@ FULL = Scale(
     fleet=10_000,
     changes=200,
     nodes=10,
+    crew_rate=150.0,
+    kills=20,
+    restarts=9,
+    callers=20,
+    deadline_seconds=1.0,
+    hole_seconds=40.0,
+    hedged_seconds=40.0,
+    slack_seconds=1.0,
+    herd=500,
+    full_seconds=20.0,
+    open_seconds=5.0,
+    storm_seconds=60.0,
 )
 
 
@@ -93,8 +118,8 @@ async def partition(directory: Path, scale: Scale, *, one_way: bool = False) -> 
     flags = {"peering.lease_seconds": scale.lease_seconds}
     async with regions(directory, **flags) as found, engines(3) as servers:
         for server, place in zip(servers, found.places.values(), strict=True):
-            await place.register("first", server.url)
-            await place.register("goes", server.url)
+            await place.register("first", server.url, batch=ROOMY)
+            await place.register("goes", server.url, batch=ROOMY)
         await settled(found)
         eu = found.places["eu"]
         async with calling(list(found.places.values()), scale.rate) as callers:
@@ -107,7 +132,7 @@ async def partition(directory: Path, scale: Scale, *, one_way: bool = False) -> 
             if scale.cut_seconds > scale.lease_seconds:
                 await until(lambda: lapsed(found, "us", "eu"))
             for server, place in zip(servers, found.places.values(), strict=True):
-                await place.register("later", server.url)
+                await place.register("later", server.url, batch=ROOMY)
                 await place.deregister("goes")
             await asyncio.sleep(max(0.0, started + scale.cut_seconds - time.monotonic()))
             for wire in found.around("eu"):

@@ -57,6 +57,13 @@ class Life:
         assert self.process.exitcode == -9
         self._line.close()
 
+    async def drain(self) -> int:
+        """SIGTERM; the exit code once it ended."""
+        self.process.terminate()
+        await asyncio.to_thread(self.process.join, START_SECONDS)
+        self._line.close()
+        return int(self.process.exitcode)
+
 
 def _live(flags: Mapping[str, object], log: Path, line: Connection) -> None:
     """The process: serves until it is killed, or until whoever began it is gone."""

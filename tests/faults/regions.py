@@ -31,6 +31,8 @@ LAW = {"eu": ("DE", "EU"), "us": ("US",), "ap": ("JP",)}
 # For a machine that does much else.
 PATIENCE_SECONDS = 60.0
 CALL_SECONDS = 20.0
+# Room for all that waits when the machine pauses: what is tried is not its lack.
+ROOMY = 10_000
 PUBLIC = types_pb2.PRIVACY_LEVEL_PUBLIC
 
 
@@ -46,7 +48,10 @@ class Place:
         self.fleet: Any = fleet_pb2_grpc.FleetServiceStub(channel)  # type: ignore[no-untyped-call]
         self.nodes: set[str] = set()
 
-    async def register(self, node_id: str, endpoint: str, model_id: str = "m", **node: Any) -> None:
+    async def register(
+        self, node_id: str, endpoint: str, model_id: str = "m", *, batch: int | None = None, **node: Any
+    ) -> None:
+        """Registers a node that stays; `batch` is how many requests it is declared to serve together."""
         await self.catalog.RegisterNode(
             catalog_pb2.RegisterNodeRequest(
                 node=types_pb2.Node(
@@ -58,7 +63,7 @@ class Place:
                     lease_duration={"seconds": 0},
                     **node,
                 ),
-                deployments=[types_pb2.Deployment(model_id=model_id)],
+                deployments=[types_pb2.Deployment(model_id=model_id, profile={"max_batch_size": batch})],
             )
         )
         self.nodes.add(f"{self.name}/{node_id}")
@@ -102,6 +107,15 @@ class Place:
             if peer.reason.startswith("PEER_LEASE_EXPIRED")
             else fleet_pb2.LinkState.Name(peer.state).removeprefix("LINK_STATE_")
             for peer in answer.peers
+        }
+
+    async def siblings(self) -> dict[str, str]:
+        """State of the link to each sibling replica."""
+        answer = await self.fleet.ListPeers(fleet_pb2.ListPeersRequest())
+        return {
+            peer.replica_id: fleet_pb2.LinkState.Name(peer.state).removeprefix("LINK_STATE_")
+            for peer in answer.peers
+            if peer.replica_id
         }
 
 
