@@ -22,6 +22,10 @@ from federation.logs import Log
 
 # Shorter would look more often for nothing; longer keeps a dead node in routing after its lease ended.
 TICK_SECONDS = 0.25
+# Whoever stood still for longer, since the machine or somebody stopped it, could hear nobody: what nodes and other
+# replicas said meanwhile waits in its sockets, and is read within the time after it.
+STOOD_STILL_SECONDS = 1.0
+LISTEN_SECONDS = 1.0
 # How long the record of an expired node waits for its heartbeat.
 KEEP_EXPIRED_SECONDS = 3_600.0
 # A sweep looks at every expired node; it forgets records an hour old, so a quarter of a minute does not matter.
@@ -60,6 +64,9 @@ class LeaseKeeper:
         self._synced: Mapping[str, Node] = {}
         self._expired: set[str] = set()
         self._swept_at = monotonic()
+        # When the last tick was over, and until when nobody's silence counts.
+        self._rested_at = monotonic()
+        self._listening_until = float("-inf")
         # Nodes that are expired (True) or back (False), and whose records do not say so yet.
         self._pending: dict[str, bool] = {}
         self._laid: tuple[Snapshot, int, Snapshot] | None = None
@@ -158,9 +165,12 @@ class LeaseKeeper:
         """Ends the leases that are over, and writes what is not written yet."""
         self.sync()
         now = self._monotonic()
+        if now - self._rested_at > STOOD_STILL_SECONDS:
+            self._log.warning("this process stood still; leases that ended meanwhile begin anew")
+            self._listening_until = now + LISTEN_SECONDS
         for name in self._leases.expired(now):
             node = self._feed.snapshot.nodes.get(name)
-            if node is not None and name not in self._held and self._elsewhere(name, self._holders.get(name, "")):
+            if node is not None and (now < self._listening_until or self._ends_elsewhere(name)):
                 # Whoever has its stream tells when it ends; should that replica end first, we look again.
                 self._leases.grant(name, node.lease_seconds, now)
                 continue
@@ -174,6 +184,11 @@ class LeaseKeeper:
         except StoreUnavailable:
             # The feed tells of the outage; what is pending is written when it is over.
             return
+        finally:
+            self._rested_at = self._monotonic()
+
+    def _ends_elsewhere(self, name: str) -> bool:
+        return name not in self._held and self._elsewhere(name, self._holders.get(name, ""))
 
     async def _write(self, name: str, expired: bool) -> None:
         wall = self._wall()

@@ -24,7 +24,7 @@ from federation.installer import Installer
 from federation.leases import LeaseKeeper
 from federation.peering.peers import PeerStatus
 from federation.routing.router import Router
-from federation.siblings.exchange import SiblingStatus
+from federation.siblings.linked import SiblingStatus
 from federation.telemetry import LATENCY_BOUNDARIES, Family, Histogram, HistogramFamily, Kind, Sample, Telemetry
 from policies.health import CircuitState, DeploymentHealth, Grade
 

@@ -21,7 +21,8 @@ from federation.installer import Installer
 from federation.logs import Log
 from federation.peering.peers import Peering, PeerStatus
 from federation.routing.router import Router
-from federation.siblings.exchange import Siblings, SiblingStatus
+from federation.siblings.exchange import Siblings
+from federation.siblings.linked import SiblingStatus
 from federation.v1 import fleet_pb2 as pb
 from federation.v1 import fleet_pb2_grpc
 from policies.health import CircuitState, Grade

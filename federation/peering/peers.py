@@ -210,10 +210,11 @@ class Peering:
         if peer is not None and self.links.get(peer.region_id) is link:
             del self.links[peer.region_id]
             self._ended[peer.region_id] = (link.reason, link.refused)
+            # All of them: the first may lead to a process that is dead, and whoever dials through a balancer may land
+            # at another of our replicas.
             for spare in self._spares:
                 if spare.session.peer is not None and spare.session.peer.region_id == peer.region_id:
                     spare.end("another replica's link ended; it is to take its place")
-                    return
 
     async def farewell(self) -> None:
         """Says goodbye on every link, and waits a moment until it is said. Nothing is dialed any more."""

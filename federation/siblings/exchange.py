@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -33,9 +32,10 @@ from federation.routing.router import Reported, Router
 from federation.routing.siblings import SUMS_EVERY_SECONDS
 from federation.siblings import wire
 from federation.siblings.hearing import Hearing
+from federation.siblings.linked import Linked, SiblingStatus, statuses, stays
 from federation.siblings.members import Members, share_of
 from federation.siblings.messages import Effect, Heard, Hello, Life, Message, Met
-from federation.siblings.outgoing import MAX_ITEMS, Outgoing
+from federation.siblings.outgoing import MAX_ITEMS
 from federation.siblings.session import Session
 from federation.siblings.telling import Telling
 from federation.siblings.turns import SELF, Seen, Turns
@@ -55,33 +55,6 @@ JOIN_SECONDS = 10.0
 READ_SECONDS = 0.2
 # Events that may wait for a sibling: a few seconds of a busy region. Beyond, it is hung up on and told anew.
 MAX_WAITING = 100_000
-
-
-@dataclass(frozen=True, slots=True)
-class SiblingStatus:
-    """How the link to a sibling stands, for people. None is unknown; seconds."""
-
-    replica_id: str
-    address: str
-    # "down" or "up".
-    state: str
-    lag_seconds: float | None = None
-    # How long the link has been up.
-    age_seconds: float | None = None
-    reason: str = ""
-
-
-class _Sibling:
-    """One link that is up, with what goes over it."""
-
-    def __init__(self, link: Link[Session], now: float) -> None:
-        self.link = link
-        self.since = now
-        self.outgoing = Outgoing()
-        self.trials: frozenset[str] = frozenset()
-        self.turns: frozenset[str] = frozenset()
-        # Whether all that it knew was told.
-        self.caught_up = False
 
 
 class Siblings:
@@ -121,7 +94,7 @@ class Siblings:
         self._monotonic = monotonic
         self._sleep = sleep
         self._beats = 0
-        self._up: dict[str, _Sibling] = {}
+        self._up: dict[str, Linked] = {}
         self._reasons: dict[str, str] = {}
         self._turns = Turns()
         # Circuits that are not closed, as of a version of the monitor.
@@ -238,15 +211,19 @@ class Siblings:
         except ValueError as e:
             await write(Goodbye(f"it sent {e}"))
             return
-        is_new = isinstance(first, Hello) and self.members.incarnation_of(first.me.replica_id) != first.me.incarnation
-        if is_new and self._monotonic() - self._read_at >= READ_SECONDS:
-            # It started since we read last.
-            await self.beat()
+        if isinstance(first, Hello):
+            await self.learn_of(first)
         link = self._link(None, address)
         try:
             await link.run(_again(first, messages), write)
         finally:
             self._released(link)
+
+    async def learn_of(self, hello: Hello) -> None:
+        """Reads the database where the sender may be one that started since it was read last."""
+        is_new = self.members.incarnation_of(hello.me.replica_id) != hello.me.incarnation
+        if is_new and self._monotonic() - self._read_at >= READ_SECONDS:
+            await self.beat()
 
     def _link(self, expected: Life | None, address: str) -> Link[Session]:
         session = Session(self.me, now=self._monotonic(), incarnation_of=self.members.incarnation_of, expected=expected)
@@ -315,7 +292,9 @@ class Siblings:
         if self._stopping:
             return f"{self.me.replica_id} shuts down"
         before = self._up.get(life.replica_id)
-        sibling = self._up[life.replica_id] = _Sibling(link, now)
+        if before is not None and stays(before.link, link, opener=self.me.replica_id < life.replica_id):
+            return "the other link between the two stays"
+        sibling = self._up[life.replica_id] = Linked(link, now)
         self._telling.outgoing[life.replica_id] = sibling.outgoing
         sibling.outgoing.probes += self._monitor.last_probes(now)
         # It tells everything anew, and not what is over.
@@ -385,19 +364,7 @@ class Siblings:
 
     def statuses(self) -> list[SiblingStatus]:
         """Every replica that lives or is linked, by id."""
-        now = self._monotonic()
-        living = self.members.living()
-        listed = []
-        for name in sorted({*living, *self._up}):
-            address = living[name].address if name in living else ""
-            known = self._up.get(name)
-            if known is None:
-                reason = self._reasons.get(name, "not met yet")
-                listed.append(SiblingStatus(name, address, "down", reason=reason))
-            else:
-                lag = max(0.0, now - known.link.session.heard_at)
-                listed.append(SiblingStatus(name, address or known.link.address, "up", lag, now - known.since))
-        return listed
+        return statuses(self.members.living(), self._up, self._reasons, self._monotonic())
 
 
 async def _again(first: Message, messages: AsyncIterator[Message]) -> AsyncIterator[Message]:

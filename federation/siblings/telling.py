@@ -19,6 +19,8 @@ from policies.types import Outcome
 
 # Below this nobody's grade or choice changes by much; it is what the monitor is told of, too.
 TOLD_SUSPICION = 1.5
+# Of tokens and requests: both are whole numbers where nothing is known to be cached.
+SUM_DIGITS = 3
 # Sums are read anew at most so often, however many siblings ask.
 STANDING_SECONDS = 0.05
 
@@ -90,7 +92,9 @@ class Telling:
 
 def _of_router(router: Router) -> tuple[dict[str, float], dict[str, tuple[float, float]], tuple[str, ...]]:
     """Suspicions, sums and trials by deployment."""
-    state, own = router.state, router.state.own()
+    state = router.state
+    # Taking siblings' sums off leaves the rounding of floats, which would be news each time.
+    own = np.round(state.own(), SUM_DIGITS)
     suspicion = np.asarray(state.suspicion)
     busy = np.flatnonzero(own.any(axis=0) | (suspicion > TOLD_SUSPICION)).tolist()
     busy_slots, trial_slots = set(busy), router.reservations.trials

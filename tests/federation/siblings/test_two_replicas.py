@@ -290,6 +290,18 @@ def test_news_that_lay_in_a_queue_are_as_old_as_that():
     assert world["b"].router.state.in_flight[0] == 0.0
 
 
+def test_what_is_over_leaves_no_rounding_behind_that_would_be_told_for_ever():
+    one = World("a", nodes=1)["a"]
+    state, told = one.router.state, []
+    for tokens in range(100, 200):
+        state.choose(0, float(tokens))
+        state.heed_siblings("eu.b", {0: (tokens / 7.0, tokens / 3.0)}, 0.05, one.world.now)
+        state.release(0, float(tokens), 1.0)
+        told.append(one.telling.standing(one.monitor, one.router, one.world.now, anew=True).sums)
+
+    assert told == [{}] * len(told)
+
+
 def test_two_requests_at_two_replicas_go_to_two_nodes():
     world = linked(nodes=2)
     first = world["a"].route(input_tokens=20_000)

@@ -41,6 +41,7 @@ class End:
 
     session: Session
     address: str
+    opened_here: bool
     inbox: list[tuple[float, Message]] = field(default_factory=list)
     reason: str = ""
     was_up: bool = False
@@ -217,8 +218,8 @@ class World:
                         expected=other.me,
                     )
                     there = Session(other.me, now=self.now, incarnation_of=other.siblings.members.incarnation_of)
-                    self.ends[pair] = End(here, other.name)
-                    self.ends[pair[::-1]] = End(there, one.name)
+                    self.ends[pair] = End(here, other.name, True)
+                    self.ends[pair[::-1]] = End(there, one.name, False)
                     self._carry(pair, here.open())
         return self
 
