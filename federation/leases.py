@@ -26,7 +26,7 @@ TICK_SECONDS = 0.25
 # replicas said meanwhile waits in its sockets, and is read within the time after it.
 STOOD_STILL_SECONDS = 1.0
 LISTEN_SECONDS = 1.0
-# How long the record of an expired node waits for its heartbeat.
+# How long the record of an expired node waits for its heartbeat; a process that starts waits anew.
 KEEP_EXPIRED_SECONDS = 3_600.0
 # A sweep looks at every expired node; it forgets records an hour old, so a quarter of a minute does not matter.
 SWEEP_SECONDS = 15.0
@@ -60,9 +60,10 @@ class LeaseKeeper:
         # Those that this one heard last.
         self._held: set[str] = set()
         self._leases = Leases()
-        # The feed's nodes when `sync` saw them last, and those of ours among them that are expired.
+        # The feed's nodes when `sync` saw them last; of those of ours that are expired, when they did by their record,
+        # and since when we know.
         self._synced: Mapping[str, Node] = {}
-        self._expired: set[str] = set()
+        self._expired: dict[str, tuple[float, float]] = {}
         self._swept_at = monotonic()
         # When the last tick was over, and until when nobody's silence counts.
         self._rested_at = monotonic()
@@ -93,13 +94,13 @@ class LeaseKeeper:
                 self._holders.pop(name, None)
             if node is None or node.owner != self._store.owner:
                 self._leases.forget(name)
-                self._expired.discard(name)
+                self._expired.pop(name, None)
                 continue
             self._leases.follow(name, node, now)
-            if node.expired:
-                self._expired.add(name)
-            else:
-                self._expired.discard(name)
+            if not node.expired:
+                self._expired.pop(name, None)
+            elif self._expired.get(name, (0.0, now))[0] != node.expire_time:
+                self._expired[name] = node.expire_time, now
         for name, expired in list(self._pending.items()):
             node = snapshot.nodes.get(name)
             if node is None or node.expired == expired:
@@ -206,17 +207,18 @@ class LeaseKeeper:
         self.sync()
 
     async def _forget_long_expired(self) -> None:
-        if self._monotonic() - self._swept_at < SWEEP_SECONDS:
+        now = self._monotonic()
+        if now - self._swept_at < SWEEP_SECONDS:
             return
-        self._swept_at = self._monotonic()
-        due = self._wall() - KEEP_EXPIRED_SECONDS
+        self._swept_at = now
         nodes = self._feed.snapshot.nodes
+        # By the time that passed here: another replica wrote the record by its own clock, which may be wrong.
         gone = [
             (name, node.etag)
-            for name in sorted(self._expired)
-            if (node := nodes.get(name)) is not None
+            for name, (_, since) in sorted(self._expired.items())
+            if now - since >= KEEP_EXPIRED_SECONDS
+            and (node := nodes.get(name)) is not None
             and node.expired
-            and 0 < node.expire_time <= due
             and name not in self._pending
         ]
         for name, etag in gone:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from catalog.memory import MemoryStore
+from catalog.types import ResourceKind
 from federation import logs
 from federation.feed import CatalogFeed
-from federation.leases import LISTEN_SECONDS, TICK_SECONDS, LeaseKeeper
+from federation.leases import KEEP_EXPIRED_SECONDS, LISTEN_SECONDS, TICK_SECONDS, LeaseKeeper
 from tests.builders import a_model, a_node, a_region
 
 pytestmark = pytest.mark.anyio
@@ -78,3 +81,20 @@ async def test_a_lease_that_ends_just_after_the_process_stood_still_begins_anew_
     # And it ends like any other if nothing was said.
     await keeping.passes(LEASE_SECONDS)
     assert await keeping.is_expired()
+
+
+async def test_a_clock_that_is_wrong_by_an_hour_forgets_no_record_before_its_time():
+    keeping = await Keeping().begin()
+    # Ended by a replica whose clock is an hour behind ours, or two.
+    for behind in (3_600.0, 7_200.0):
+        (node,) = (await keeping.store.snapshot()).nodes.values()
+        ended = replace(node, expired=True, expire_time=1.7e9 + keeping.now - behind)
+        await keeping.store.edit(ResourceKind.NODE, NODE, lambda _, ended=ended: ended)
+        await keeping.feed.reached((await keeping.store.snapshot()).revision)
+
+        await keeping.passes(60.0)
+
+        assert await keeping.is_expired()
+
+    await keeping.passes(KEEP_EXPIRED_SECONDS)
+    assert not (await keeping.store.snapshot()).nodes
