@@ -109,7 +109,8 @@ def _against(record: Record, target: Figures, other: Figures, choice: Choice) ->
 def against(deployment: str, score: float, name: str, gap: float, apart: float) -> str:
     """The next one: its score, the term that tells it apart most and by how much, and by how much all terms do."""
     if abs(gap) < TELLING:
-        return f"Next would be {deployment}, as good within {abs(apart):.2f}."
+        alike = "just as good" if abs(apart) < 0.005 else f"as good within {abs(apart):.2f}"
+        return f"Next would be {deployment}, {alike}."
     verdict = "better" if gap > 0 else "worse"
     return f"Next would be {deployment} (score {score:.2f}); the target is {verdict} on {name}."
 
