@@ -26,6 +26,8 @@ class PeerImport:
     expired: bool = False
     # By node: its report and when it came.
     reports: dict[str, tuple[NodeReport, float]] = field(default_factory=dict)
+    # Those of them whose nodes were not in the view when they came.
+    ahead: set[str] = field(default_factory=set)
     round_trip_seconds: float | None = None
     # When it said hello last: who is talking is not forgotten.
     met_at: float = float("-inf")

@@ -68,9 +68,10 @@ class Imports:
             _replaced(before.nodes, replacement.nodes, replacement.removed_nodes),
         )
         known.applied = applied
-        for name in list(known.reports) if replacement.whole else replacement.removed_nodes:
+        for name in list(known.reports) if replacement.whole else replacement.removed_nodes | known.ahead:
             if name not in known.view.nodes:
                 known.reports.pop(name, None)
+        known.ahead.clear()
         self.heard(peer, now)
         self._changed(catalog=True)
 
@@ -88,6 +89,8 @@ class Imports:
         known = self.peers[peer]
         for report in reports:
             known.reports[report.node] = (report, now)
+            if report.node not in known.view.nodes:
+                known.ahead.add(report.node)
             self._news.append(report)
             self._overlay.told(report.node)
         self._changed(catalog=False)
