@@ -158,7 +158,7 @@ CODECS: Mapping[type, Mapping[str, Codec]] = {
     PriceBand: {"weekdays": (list, tuple)},
 }
 
-ROWS = {cls: tuple(_row(of, codecs) for of in fields(cls)) for cls, codecs in CODECS.items()}
+ROWS = {cls: tuple(_row(of, codecs) for of in fields(cls) if of.init) for cls, codecs in CODECS.items()}
 READERS = {cls: {row.name: row.value for row in rows} for cls, rows in ROWS.items()}
 
 

@@ -158,10 +158,11 @@ class Deployment:
     tenant_ids: tuple[str, ...] = ()
     profile: ServingProfile = ServingProfile()
     status: DeploymentStatus = DeploymentStatus.READY
+    # Made once of the three ids: whoever follows the fleet keeps this one string.
+    name: str = field(init=False, repr=False, compare=False)
 
-    @property
-    def name(self) -> str:
-        return f"{self.region_id}/{self.node_id}/{self.model_id}"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", f"{self.region_id}/{self.node_id}/{self.model_id}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,10 @@ class Told:
 
 # What those share of which nothing was told; nobody adds to it.
 NOTHING_TOLD = Told(30.0)
+NO_LOAD = Load()
+NO_METRICS = EngineMetrics()
+CLOSED = Closed()
+NEVER = -inf
 
 
 class DeploymentRecord:
@@ -145,7 +149,7 @@ class DeploymentRecord:
         self.node = node
         self.names: frozenset[str] = frozenset()
         self.profile = ServingProfile()
-        self.circuit: Circuit = Closed()
+        self.circuit: Circuit = CLOSED
         self.circuit_reason = ""
         self.opens_total = 0
         # How often it opened, closed or was reset, and was ejected or restored: over all replicas, see sharing.py.
@@ -158,9 +162,9 @@ class DeploymentRecord:
         self._told = NOTHING_TOLD
         self.window_seconds = window_seconds
         self.quantiles: tuple[float | None, ...] = (None, None)
-        self.quantiles_at = -inf
-        self.first_token_at = -inf
-        self.outcome_at = -inf
+        self.quantiles_at = NEVER
+        self.first_token_at = NEVER
+        self.outcome_at = NEVER
         self.suspicion = 1.0
         self.suspicion_at = 0.0
         self.listed = False
@@ -172,11 +176,11 @@ class DeploymentRecord:
         self.forgiven_at = inf
         self.ejection_reason = ""
         # When the slow start began.
-        self.ramp_since = -inf
+        self.ramp_since = NEVER
         # The last rendering, and while it is true.
         self.health: DeploymentHealth | None = None
-        self.rendered_at = -inf
-        self.stable_until = -inf
+        self.rendered_at = NEVER
+        self.stable_until = NEVER
         # When the view looks at it again by itself.
         self.look_at = inf
         self.describe(deployment)
@@ -270,18 +274,18 @@ class NodeRecord:
         self.loading = False
         self.error = ""
         self.models: frozenset[str] | None = None
-        self.probe_at = -inf
+        self.probe_at = NEVER
         self.last_check_time = 0.0
         self.probe_latency = PeakEwma()
         # Of the last probes, about a minute.
         self.probe_seconds: tuple[float, ...] = ()
         # The last good sign: a passed probe, or an answer.
-        self.fresh_at = -inf
-        self.load = Load()
-        self.load_at = -inf
+        self.fresh_at = NEVER
+        self.load = NO_LOAD
+        self.load_at = NEVER
         self.overloaded = False
-        self.metrics = EngineMetrics()
-        self.metrics_at = -inf
+        self.metrics = NO_METRICS
+        self.metrics_at = NEVER
         # Between the last two pages.
         self.throughput: float | None = None
         self.time_to_first_token: float | None = None
@@ -328,4 +332,4 @@ class PoolRecord:
     def __init__(self) -> None:
         self.members: dict[str, DeploymentRecord] = {}
         self.active: set[DeploymentRecord] = set()
-        self.look_at = -inf
+        self.look_at = NEVER

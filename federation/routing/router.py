@@ -618,18 +618,19 @@ class Router:
         if record is not None:
             names, chosen = record.table.pool.names, record.chosen
             return names[chosen[outcome.attempt]] if outcome.attempt < len(chosen) else None
-        return self._seats.names.get(held.slot) if held is not None and held.attempt == outcome.attempt else None
+        if held is None or held.attempt != outcome.attempt:
+            return None
+        return self._seats.name(held.slot) or None
 
     def observe_load(self, node: str, running: float | None, queue: float | None, now: float) -> None:
         """What an engine or its agent says of a node: sequences that run and that wait. None is unknown."""
         self.state.advance(now)
         table = self._table
-        for slot in self._seats.of_node.get(node, ()):
+        for row, slot in self._seats.of_node(node):
             if running is not None:
                 self.state.running[slot] = running + (queue or 0.0)
                 self.state.touch(slot)
             if queue is not None and table is not None:
-                row = table.compiled.row_of[self._seats.names[slot]]
                 per_token = float(table.pool.prefill[row])
                 if np.isnan(per_token):
                     per_token = self.policy("").assume.prefill_seconds_per_token
@@ -644,8 +645,8 @@ class Router:
             self.state.suspect(late.slot, ratio)
         if self._on_suspicion is not None:
             for slot in np.flatnonzero(np.asarray(self.state.suspicion) > TOLD_SUSPICION).tolist():
-                name = self._seats.names.get(slot)
-                if name is not None:
+                name = self._seats.name(slot)
+                if name:
                     self._on_suspicion(name, self.state.suspicion[slot], now)
         if self._log is not None:
             self._log.flush()

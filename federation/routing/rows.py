@@ -49,7 +49,7 @@ def rows_after(compiled: Compiled, after: Snapshot, touched: Collection[str]) ->
             continue
         for deployment in node.deployments:
             if node.region_id in after.regions and deployment.model_id in after.models:
-                fresh[f"{name}/{deployment.model_id}"] = (name, node, deployment)
+                fresh[deployment.name] = (name, node, deployment)
             else:
                 out.add(name)
     unplaced = (compiled.unplaced - frozenset(touched)) | out

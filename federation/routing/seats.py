@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 import numpy as np
 
 from federation.routing.state import State
@@ -10,14 +12,32 @@ from policies.pool import IntArray
 
 
 class Seats:
-    """`names` tells whose a slot is, `of_node` which slots a node's deployments have."""
+    """Whose a slot is, and which slots a node's deployments have."""
 
     def __init__(self, state: State) -> None:
-        self.names: dict[int, str] = {}
-        self.of_node: dict[str, list[int]] = {}
         self._state = state
+        # By slot; "" where nobody has it.
+        self._names: list[str] = []
         self._table: Table | None = None
         self._slots: IntArray = np.zeros(0, dtype=np.int64)
+
+    def name(self, slot: int) -> str:
+        """Whose a slot is; "" where nobody has it."""
+        return self._names[slot] if 0 <= slot < len(self._names) else ""
+
+    def of_node(self, node: str) -> list[tuple[int, int]]:
+        """Row in the table, and slot, of each of a node's deployments; none of a node that is not in the table."""
+        if self._table is None:
+            return []
+        names = self._table.pool.names
+        # "0" is what comes after "/".
+        first, end = bisect_left(names, f"{node}/"), bisect_left(names, f"{node}0")
+        return list(enumerate(self._slots[first:end].tolist(), first))
+
+    def _sit(self, slot: int, name: str) -> None:
+        if slot >= len(self._names):
+            self._names.extend([""] * (slot + 1 - len(self._names)))
+        self._names[slot] = name
 
     def follow(self, table: Table) -> IntArray:
         """The slots of a table's rows. Who is new takes one, in the order of names; who is gone gives its own back."""
@@ -29,11 +49,9 @@ class Seats:
             self._slots = self._moved(before, table, source)
             return self._slots
         self._slots = self._state.slots_for(names, table.built_at)
-        self.names.clear()
-        self.of_node.clear()
-        for slot, name, node in zip(self._slots.tolist(), names, table.compiled.node_names, strict=True):
-            self.names[slot] = name
-            self.of_node.setdefault(node, []).append(slot)
+        self._names.clear()
+        for slot, name in zip(self._slots.tolist(), names, strict=True):
+            self._sit(slot, name)
         return self._slots
 
     def _moved(self, before: Table, table: Table, source: IntArray) -> IntArray:
@@ -44,16 +62,10 @@ class Seats:
         new = np.flatnonzero(source < 0)
         self._state.give_back([before.pool.names[row] for row in gone], table.built_at)
         for row in gone:
-            slot = int(self._slots[row])
-            del self.names[slot]
-            node = before.compiled.node_names[row]
-            self.of_node[node].remove(slot)
-            if not self.of_node[node]:
-                del self.of_node[node]
+            self._sit(int(self._slots[row]), "")
         slots: IntArray = self._slots[source] if len(self._slots) else np.zeros(len(source), dtype=np.int64)
         for row in new.tolist():
-            name, node = table.pool.names[row], table.compiled.node_names[row]
+            name = table.pool.names[row]
             slots[row] = slot = self._state.take(name, table.built_at)
-            self.names[slot] = name
-            self.of_node.setdefault(node, []).append(slot)
+            self._sit(slot, name)
         return slots

@@ -9,6 +9,7 @@ Fading happens in steps (`advance`), not at each read: a decision reads plain nu
 
 from __future__ import annotations
 
+from array import array
 from collections import OrderedDict
 from collections.abc import Mapping, MutableSequence, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ STEP_SECONDS = 0.05
 MAX_TOUCHED = 8_192
 # A slot is given away only when no outcome of its last owner can still be under way.
 SLOT_REST_SECONDS = 900.0
+# From one tenancy of a slot to the next: a tenancy is a slot and how many had it before.
+TENANCY = 1 << 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +63,7 @@ class State:
         self._resting: list[tuple[float, int]] = []
         # A slot is given to one deployment after another; a tenancy is one deployment's time in it, and what is
         # remembered of it ends with it.
-        self._tenancies = 0
-        self._tenancy: dict[int, int] = {}
-        self._slot_of: dict[int, int] = {}
+        self._tenancy = array("q")
         # When it last let fade what fades.
         self.advanced = float("-inf")
         self.turns = 0.0
@@ -111,7 +112,7 @@ class State:
         """Slots of deployments that are gone, after a rest."""
         for name in gone:
             slot = self.slots.pop(name)
-            del self._slot_of[self._tenancy[slot]]
+            self._tenancy[slot] += TENANCY
             self._resting.append((now + SLOT_REST_SECONDS, slot))
 
     def take(self, name: str, now: float) -> int:
@@ -130,9 +131,8 @@ class State:
             wider = np.zeros((KINDS, 2 * self.matrix.shape[1]))
             wider[:, : self.matrix.shape[1]] = self.matrix
             self._bind(wider)
-        self._tenancies += 1
-        self._tenancy[slot] = self._tenancies
-        self._slot_of[self._tenancies] = slot
+        if slot == len(self._tenancy):
+            self._tenancy.append(slot)
         self.matrix[:, slot] = 0.0
         self.touch(slot)
         self._added[:, slot : slot + 1] = 0.0
@@ -252,7 +252,12 @@ class State:
     def session_slot(self, key: str, now: float) -> int:
         """Where a session belongs; -1: nowhere, or no longer."""
         known = self.sessions.get(key)
-        return self._slot_of.get(known.home, -1) if known is not None and known.until > now else -1
+        return self._slot_at(known.home) if known is not None and known.until > now else -1
+
+    def _slot_at(self, home: int) -> int:
+        """The slot of a tenancy; -1 where it has ended."""
+        slot = home % TENANCY
+        return slot if self._tenancy[slot] == home else -1
 
     def saw_prefixes(self, hashes: Sequence[int], slot: int) -> None:
         """Remembers that a slot was sent a prompt with these prefixes."""
@@ -273,8 +278,8 @@ class State:
         found: dict[int, float] = {}
         for number in range(len(hashes), 0, -1):
             for home in self.prefixes.get(hashes[number - 1], ()):
-                slot = self._slot_of.get(home)
-                if slot is not None and slot not in found:
+                slot = self._slot_at(home)
+                if slot >= 0 and slot not in found:
                     found[slot] = float(min(number * block, max(0, tokens - 1)))
             if len(found) >= MAX_PREFIX_CANDIDATES:
                 break

@@ -312,5 +312,10 @@ def test_tables_one_after_the_other_are_those_built_at_once(seed: int) -> None:
 
         slots = seats.follow(table).tolist()
         assert slots == taken.slots_for(table.pool.names, now).tolist()
-        assert seats.names == dict(zip(slots, table.pool.names, strict=True))
-        assert sorted(slot for of in seats.of_node.values() for slot in of) == sorted(slots)
+        assert [seats.name(slot) for slot in slots] == list(table.pool.names)
+        free = sorted(set(range(max(slots, default=0) + 20)) - set(slots))
+        assert {seats.name(slot) for slot in [*free, -1]} == {""}
+        by_node: dict[str, list[tuple[int, int]]] = {node: [] for node in NODES}
+        for row, (slot, node) in enumerate(zip(slots, table.compiled.node_names, strict=True)):
+            by_node[node].append((row, slot))
+        assert {node: seats.of_node(node) for node in by_node} == by_node
