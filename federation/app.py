@@ -507,6 +507,8 @@ class ControlPlane:
         if self.siblings is not None:
             await self.siblings.farewell()
         self.edge.drain()
+        # While streams are told, calls queue; those that have not begun when the server stops gRPC ends as CANCELLED.
+        await asyncio.sleep(FAREWELL_SECONDS)
         await self.server.stop(grace_seconds)
 
 

@@ -45,7 +45,8 @@ class RouteError(Exception):
         """Whether no control plane decided this: it is gone, cut off, or too late."""
         if self.code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return True
-        return self.code is grpc.StatusCode.UNAVAILABLE and not self.reason
+        # CANCELLED: it had not begun with the call when it stopped.
+        return self.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) and not self.reason
 
 
 def decode_error(error: Any) -> RouteError:

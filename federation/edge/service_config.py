@@ -148,8 +148,10 @@ def _joined(host: str, port: str) -> str:
 
 
 def service_config(call_timeout_seconds: float, *, retry: bool = True) -> str:
-    """The JSON that gRPC clients of any language may use: round robin, retry of UNAVAILABLE, a deadline for all.
+    """The JSON that gRPC clients of any language may use: round robin, retry, a deadline for all.
 
+    Tried again is what a server did not handle: UNAVAILABLE, and CANCELLED, by which gRPC ends the calls that a server
+    had not begun when it stopped (grpc#41785). One that its own caller cancels is over, and not tried again.
     Streams have neither retry nor deadline; whoever holds one knows where to resume.
     """
     unary: list[dict[str, str]] = []
@@ -167,7 +169,7 @@ def service_config(call_timeout_seconds: float, *, retry: bool = True) -> str:
         "initialBackoff": "0.05s",
         "maxBackoff": "0.5s",
         "backoffMultiplier": 2,
-        "retryableStatusCodes": ["UNAVAILABLE"],
+        "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
     }
     config = {
         "loadBalancingConfig": [{"round_robin": {}}],

@@ -27,6 +27,7 @@ class Routing(routing_pb2_grpc.RoutingServiceServicer):
         self.open = asyncio.Event()
         self.open.set()
         self.address = ""
+        self.server: grpc.aio.Server | None = None
 
     async def Route(self, request, context):
         self.calls += 1
@@ -86,6 +87,7 @@ async def serving(name: str, credentials: grpc.ServerCredentials | None = None) 
         port = server.add_secure_port("127.0.0.1:0", credentials)
     routing.address = f"127.0.0.1:{port}"
     await server.start()
+    routing.server = server
     try:
         yield routing
     finally:

@@ -9,6 +9,7 @@ from collections import Counter
 import grpc
 import pytest
 from edge_servers import a_status, relayed, serving
+from google.rpc import status_pb2
 
 from federation.edge.client import Client, ClientOptions, RouteError, error_of_result, is_stale
 from federation.v1 import routing_pb2
@@ -92,6 +93,34 @@ async def test_a_killed_replica_costs_none_of_many_calls_that_were_under_way_the
         await relay.kill()
 
         assert await asyncio.gather(*calls) == ["b"] * 60
+
+
+@pytest.mark.parametrize("hedge", [False, True])
+async def test_a_replica_that_stops_before_it_begins_with_a_call_costs_none(hedge: bool):
+    async with (
+        serving("a") as a,
+        serving("b") as b,
+        Client([a.address, b.address], ClientOptions(hedge=hedge)) as client,
+    ):
+        await both_used(client)
+        # So gRPC ends what a server has taken from the network and not begun when it stops.
+        a.failure = status_pb2.Status(code=grpc.StatusCode.CANCELLED.value[0], message="CANCELLED")
+
+        assert [await node_of(client, timeout_seconds=20.0) for _ in range(10)] == ["b"] * 10
+
+
+async def test_calls_that_wait_for_a_server_when_it_stops_are_decided_elsewhere():
+    async with serving("a") as a, serving("b") as b, Client([a.address, b.address]) as client:
+        await both_used(client)
+        calls = [asyncio.create_task(node_of(client, timeout_seconds=20.0)) for _ in range(40)]
+        # They reach the server's socket while its loop does something else, which stops it next.
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_soon, time.sleep, 0.1)
+        for _ in range(4):
+            await asyncio.sleep(0)
+        await a.server.stop(20.0)
+
+        assert set(await asyncio.gather(*calls)) <= {"a", "b"}
 
 
 async def test_an_address_that_accepts_and_never_answers_is_not_used():

@@ -76,7 +76,7 @@ def test_the_service_config_retries_reads_and_repeatable_writes_and_bounds_every
     assert {name["method"] for name in once["name"]} == {"DeregisterModel", "DeregisterNode", "DeletePolicy"}
     assert not {"Heartbeat", "WatchCatalog", "RouteStream", "WatchLeases"} & {method for _, method in names}
     assert (retried["timeout"], once["timeout"]) == ("10.000s", "10.000s")
-    assert retried["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]
+    assert retried["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE", "CANCELLED"]
     assert "retryPolicy" not in once
     assert config["retryThrottling"] == {"maxTokens": 100, "tokenRatio": 0.1}
 
