@@ -98,8 +98,9 @@ def _joined(pages: Iterator[Any], field: str) -> Any:
     whole: Any = next(pages)
     for page in pages:
         getattr(whole, field).extend(getattr(page, field))
-    # All that was asked for is here; where the next page would start is of no use to anybody.
-    whole.next_page_token = ""
+    if "next_page_token" in whole.DESCRIPTOR.fields_by_name:
+        # All that was asked for is here; where the next page would start is of no use to anybody.
+        whole.next_page_token = ""
     return whole
 
 

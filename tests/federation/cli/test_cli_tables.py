@@ -105,6 +105,28 @@ def test_a_list_as_yaml_holds_the_same(run: Run):
     assert list(ParseDict(told, catalog_pb2.ListNodesResponse()).nodes) == list(NODES)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "models list",
+        "deployments list",
+        "regions list",
+        "policies list",
+        "circuits list",
+        "budgets list",
+        "health",
+        "peers list",
+        "candidates -m x",
+    ],
+)
+@pytest.mark.parametrize("form", ["json", "yaml"])
+def test_every_list_can_be_one_message(run: Run, command: str, form: str):
+    result = run(command, "-o", form)
+
+    assert result.exit_code == 0, result.exception
+    assert len(yaml.safe_load(result.stdout)) >= 1
+
+
 def test_json_lines_hold_one_item_each(run: Run):
     lines = run("nodes", "list", "-o", "jsonl").stdout.splitlines()
 
