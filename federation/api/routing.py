@@ -21,9 +21,10 @@ from federation.api.convert.requests import RequestReader
 from federation.api.convert.targets import framed
 from federation.api.errors import InvalidFields, NotOffered
 from federation.feed import CatalogFeed
+from federation.routing.deciding import CandidateList
 from federation.routing.decisions import Record
 from federation.routing.replay import entry
-from federation.routing.router import CandidateList, Reported, Router
+from federation.routing.router import Reported, Router
 from federation.telemetry import Histogram
 from federation.v1 import routing_pb2 as pb
 from federation.v1 import routing_pb2_grpc

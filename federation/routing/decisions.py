@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from federation.routing import wording
-from federation.routing.figures import Figures, figures
+from federation.routing import telling
+from federation.routing.figures import Figures
 from federation.routing.frame import Frame, Visit
 from federation.routing.groups import Entry
 from federation.routing.listing import Candidates
@@ -26,10 +26,10 @@ from federation.routing.rations import Admission
 from federation.routing.replay import entry
 from federation.routing.spills import Spill
 from federation.routing.spread import Spread
-from federation.routing.state import load_of
+from federation.routing.state import cached_column, load_of
 from federation.routing.table import Table
 from federation.routing.walk import settle
-from policies.pipeline import Evaluation, alternatives, differences, judge
+from policies.pipeline import Evaluation, alternatives, judge
 from policies.pool import ByteArray, FloatArray, IntArray, Load
 from policies.prediction import Ask
 from policies.registry import Registry
@@ -347,57 +347,11 @@ class Record:
 
     def figures(self, place: int) -> Figures:
         """What was expected of one of `rows`."""
-        if self.walked and self.told.evaluation is None:
-            load = self.load
-            moving = (load.pending_tokens, load.in_flight, load.running, load.wait, load.suspicion, load.cached_tokens)
-            values = tuple(float(column[place]) for column in moving)
-            return figures(self.plan, int(self.rows[place]), self.tokens, self.answer, values)
-        found = self.evaluation
-        seen, cost = found.seen, float(found.seen.cost[place])
-        return Figures(
-            round_trip=float(seen.round_trip[place]),
-            at_node=float(seen.at_node[place]),
-            time_to_first_token=float(seen.time_to_first_token[place]),
-            throughput=float(seen.throughput[place]),
-            latency=float(seen.latency[place]),
-            cost=None if np.isnan(cost) else cost,
-            points={name: float(points[place]) for name, points in found.points.items()},
-            total=float(found.total[place]),
-        )
+        return telling.figures_of(self, place)
 
-    def choice(self, place: int, told: Figures | None = None) -> Choice:
+    def choice(self, place: int) -> Choice:
         """One of `rows` as a place to send the request to."""
-        told = told or self.figures(place)
-        row = int(self.rows[place])
-        pool = self.table.pool
-        deployed = self.table.compiled.deployed[row]
-        abroad = self.plan.origin_region != deployed.region_id and not self.request.forwarded
-        via_gateway = bool(deployed.ingress_endpoint) and abroad
-        scores = told.scores
-        asked = self.plan.asked
-        early, late = self.interval(place)
-        return Choice(
-            region_id=deployed.region_id,
-            node_id="" if via_gateway else deployed.node_id,
-            model_id=deployed.model_id,
-            deployment=pool.names[row],
-            served_model_name=deployed.served_model_name,
-            endpoint=deployed.ingress_endpoint if via_gateway else deployed.endpoint,
-            via_gateway=via_gateway,
-            zone=deployed.zone,
-            estimated_latency_seconds=told.latency,
-            estimated_time_to_first_token_seconds=told.time_to_first_token,
-            earliest_time_to_first_token_seconds=told.round_trip + told.at_node * early,
-            latest_time_to_first_token_seconds=told.round_trip + told.at_node * late,
-            estimated_cost_usd=told.cost,
-            score=scores.total,
-            scores=scores,
-            substitution_differences=(
-                ()
-                if asked is None or asked.model_id == deployed.model_id
-                else differences(asked, pool.models[int(pool.model[row])])
-            ),
-        )
+        return telling.choice_of(self, place, self.figures(place))
 
     def interval(self, place: int) -> tuple[float, float]:
         """The 5th and 95th percentile of measured over predicted time at the node, of one of `rows`."""
@@ -414,17 +368,6 @@ class Record:
         """Every kept candidate that the caller may know of: the eligible by score, then the rejected by name."""
         return Candidates(self)
 
-    def ages(self, place: int) -> dict[str, float]:
-        """Seconds since each signal of a candidate came, at the time of the decision."""
-        row = self.rows[place]
-        found = {
-            kind: max(0.0, self.now - float(times[row]))
-            for kind, times in self.table.signals.items()
-            if np.isfinite(times[row])
-        }
-        heard = self.plan.roads.get(self.table.compiled.deployed[row].region_id)
-        return found if heard is None else {**found, "road": max(0.0, self.now - heard)}
-
     @property
     def decision(self) -> Decision:
         """The decision with all of its candidates."""
@@ -439,65 +382,14 @@ class Record:
 
     def render(self, explain: Explain | None = None) -> Decision:
         """The decision as others see it; `explain` overrides what the request asked for."""
-        level = explain or self.request.explain
-        policy = self.ask.policy
-        places = self.places
-        expected = [self.figures(place) for place in places]
-        target, *others = [self.choice(p, e) for p, e in zip(places, expected, strict=True)]
-        return Decision(
-            decision_id=self.decision_id,
-            target=target,
-            alternatives=tuple(others),
-            reasoning="" if level is Explain.NONE else wording.reasoning(self, expected, target, tuple(others)),
-            policy_id=policy.policy_id,
-            policy_revision=policy.revision,
-            strategy=policy.picker,
-            stages=() if level is Explain.NONE else self.stages(),
-            considered=self.considered,
-            rejected=self.told_rejections,
-            table_revision=self.table.revision,
-            table_age_seconds=max(0.0, self.now - self.table.built_at),
-            catalog_age_seconds=max(0.0, self.now - self.table.catalog_at),
-            stale_regions=self.table.stale_regions,
-            panic=self.panic,
-            valid_for_seconds=policy.valid_for_seconds,
-            decide_time=self.wall_time,
-            rule=self.plan.rule,
-            candidates=tuple(self.candidates()) if level is Explain.FULL else (),
-        )
+        return telling.rendered(self, explain or self.request.explain)
 
     def stages(self) -> tuple[Stage, ...]:
         """What each stage of the pipeline did."""
-        rejected = self.told_rejections
-        left = self.considered - sum(rejected.values())
-        rule = f"rule {self.plan.rule!r} matched" if self.plan.rule else "no rule matched"
-        held = self.by in wording.SESSION
-        beside = () if self.shadowed is None else (Stage("shadow", wording.shadow(self, self.shadowed), 1),)
-        before = []
-        if self.demotion:
-            before.append(Stage("budget", self.demotion, self.considered))
-        if self.admission is not None:
-            before.append(Stage("admission", self.admission.told(), self.considered))
-        if self.spill is not None:
-            before.append(Stage("spillover", self.spill.told(), self.considered))
-        return (
-            *before,
-            Stage("rules", rule, self.considered),
-            Stage("filters", wording.filtered(rejected, self.panic), left),
-            Stage("scorers", wording.scored(self.walked, self.swept, self.visited, left), left),
-            Stage("affinity", wording.SESSION.get(self.by, "none"), 1 if held else left),
-            Stage("picker", wording.picked(self.plan.policy.picker, self.by, self.near), 1),
-            Stage("alternatives", f"{len(self.chosen) - 1} of {self.wanted} wanted", len(self.chosen) - 1),
-            *beside,
-        )
+        return telling.stages_of(self)
 
 
 def rejections(counts: Mapping[str, int], full: int, low: int) -> Mapping[str, int]:
     """What the table refused, and those visited that were full or scored too low."""
     found = {Code.AT_CAPACITY.name: full, Code.BELOW_MIN_SCORE.name: low}
     return {**counts, **{name: count for name, count in found.items() if count}}
-
-
-def cached_column(cached: Mapping[int, float], slots: IntArray) -> FloatArray | None:
-    """Cached tokens by slot as a column; None where nothing is cached."""
-    return np.array([cached.get(slot, 0.0) for slot in slots.tolist()]) if cached else None

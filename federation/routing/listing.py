@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
+from federation.routing.telling import ages_of
 from policies.pipeline import candidate
 from policies.types import Candidate, Code
 
@@ -38,4 +39,4 @@ class Candidates(Sequence[Candidate]):
 
     def _told(self, place: int) -> Candidate:
         record = self._record
-        return candidate(record.evaluation, place, record.choice(place), record.ages(place))
+        return candidate(record.evaluation, place, record.choice(place), ages_of(record, place))

@@ -94,6 +94,19 @@ class Plan:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a plan is made for: a request, what the rules make of it, and by which policy it is shed."""
+
+    request: RouteRequest
+    effect: rules.Effect
+    terms: Policy
+    # Prompt and answer, with the policy's assumptions where the request is silent.
+    tokens: int
+    answer: int
+    unix_time: float
+
+
 @dataclass(slots=True)
 class Kept:
     """A plan, and what it takes to make it anew."""
@@ -103,12 +116,7 @@ class Kept:
     generation: int
     made_at: float
     asked_at: float
-    request: RouteRequest
-    effect: rules.Effect
-    terms: Policy
-    tokens: int
-    answer: int
-    unix_time: float
+    asked: Asked
 
 
 class Planner:
@@ -175,9 +183,7 @@ class Planner:
                 break
             if kept.generation == self._generation or self._carry(kept, table):
                 continue
-            again = self._keep(
-                kept.request, kept.effect, kept.terms, table, kept.tokens, kept.answer, kept.unix_time, state
-            )
+            again = self._keep(kept.asked, table, state)
             again.asked_at = kept.asked_at
             self._rows_planned += len(again.plan.rows) - len(kept.plan.rows)
             self._plans[key] = again
@@ -260,7 +266,7 @@ class Planner:
             kept = None
         if kept is None:
             effect = effect or rules.Effect(policy, request)
-            kept = self._keep(request, effect, terms, table, tokens, answer, unix_time, state)
+            kept = self._keep(Asked(request, effect, terms, tokens, answer, unix_time), table, state)
             self._plans[key] = kept
             self._rows_planned += len(kept.plan.rows)
             while len(self._plans) > MAX_PLANS or (self._rows_planned > MAX_ROWS and len(self._plans) > 1):
@@ -269,40 +275,20 @@ class Planner:
         self._plans.move_to_end(key)
         return kept.plan
 
-    def _keep(
-        self,
-        request: RouteRequest,
-        effect: rules.Effect,
-        terms: Policy,
-        table: Table,
-        tokens: int,
-        answer: int,
-        unix_time: float,
-        state: State,
-    ) -> Kept:
-        plan = self._make(request, effect, terms, table, tokens, answer, unix_time, state.mean_tokens)
-        now = table.built_at
-        return Kept(plan, self._generation, now, now, request, effect, terms, tokens, answer, unix_time)
+    def _keep(self, asked: Asked, table: Table, state: State) -> Kept:
+        plan = self._make(asked, table, state.mean_tokens)
+        return Kept(plan, self._generation, table.built_at, table.built_at, asked)
 
-    def _make(
-        self,
-        request: RouteRequest,
-        effect: rules.Effect,
-        terms: Policy,
-        table: Table,
-        tokens: int,
-        answer: int,
-        unix_time: float,
-        usual_tokens: float,
-    ) -> Plan:
+    def _make(self, asked: Asked, table: Table, usual_tokens: float) -> Plan:
+        request, effect, tokens = asked.request, asked.effect, asked.tokens
         policy = effect.policy
         if effect.refusal:
             told = f"rule {effect.rule!r} of policy {policy.policy_id!r} refuses it: {effect.refusal}"
             raise NoCandidate("REFUSED_BY_RULE", told)
         model, rows = rows_of(request, table)
-        asked, rewritten = model, table.compiled.models.get(table.compiled.model_ids.get(effect.request.model_id, ""))
+        named, rewritten = model, table.compiled.models.get(table.compiled.model_ids.get(effect.request.model_id, ""))
         # Another model is nobody's to choose but where both were declared equivalent.
-        if asked and rewritten and asked.equivalence_class and rewritten.equivalence_class == asked.equivalence_class:
+        if named and rewritten and named.equivalence_class and rewritten.equivalence_class == named.equivalence_class:
             request = effect.request
             model, rows = rows_of(request, table)
         origin_region = request.origin_region or table.home_region
@@ -317,12 +303,12 @@ class Planner:
             request=replace(request, origin_region=origin_region),
             policy=policy,
             input_tokens=tokens,
-            output_tokens=answer,
+            output_tokens=asked.answer,
             model=model,
             round_trip=origin[0],
             origin=origin[1],
             zone=f"{origin_region}/{request.origin_zone}" if request.origin_zone else "",
-            unix_time=unix_time,
+            unix_time=asked.unix_time,
         )
         self.built += 1
         # Heads stand in the order of a usual prompt; for much longer ones it is another.
@@ -334,7 +320,7 @@ class Planner:
             table=table,
             policy=policy,
             rule=effect.rule,
-            asked=asked,
+            asked=named,
             model_id=request.model_id,
             model=model,
             rows=rows,
@@ -346,7 +332,7 @@ class Planner:
             origin_region=origin_region,
             ranking=ranking,
             scalars=flat,
-            room=room_of(terms, ranking.rows.tolist(), flat),
+            room=room_of(asked.terms, ranking.rows.tolist(), flat),
             pool=model.model_id if model is not None else request.capability,
         )
 

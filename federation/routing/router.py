@@ -1,4 +1,4 @@
-"""The router: reads the current table, decides, reserves, and takes reports.
+"""The router: decides, reserves, and takes reports.
 
 `Router.decide` reads and changes nothing; `Router.route` decides and then claims room for the chosen target alone.
 Neither awaits, locks or reaches for anything outside this process.
@@ -14,36 +14,23 @@ from enum import Enum
 import numpy as np
 
 from federation.config import RoutingSettings
-from federation.routing import wording
-from federation.routing.asked import unknown
-from federation.routing.decisions import NOTHING_CACHED, PLAIN, Rare, Record, Told, cached_column, rejections
-from federation.routing.frame import Frame, draw_two, frame_of
+from federation.routing.deciding import CandidateList, Deciding
+from federation.routing.decisions import Record
 from federation.routing.heard import Heard
 from federation.routing.learning import learn_from
-from federation.routing.planner import MAX_PLANS, MAX_ROWS, Planner
-from federation.routing.rations import Rations
+from federation.routing.planner import Planner
 from federation.routing.reservations import Reservation, Reservations
 from federation.routing.ring import DecisionLog, DecisionRing, DecisionUnknown
-from federation.routing.roads import Roads
 from federation.routing.seats import Seats
 from federation.routing.shadow import Shadows
-from federation.routing.spills import Spills
-from federation.routing.state import STEP_SECONDS, State, load_of
+from federation.routing.state import STEP_SECONDS, State
 from federation.routing.table import Table
-from federation.routing.walk import walk
 from policies import chance
 from policies.errors import NoCandidate
-from policies.pipeline import choose, evaluate, judge, reason_for_none, refuse, settle_health
 from policies.policy import Policy
-from policies.pool import FloatArray
-from policies.presets import PRESETS
 from policies.registry import BUILT_IN, Registry
-from policies.types import Candidate, Code, Decision, Explain, Kind, Outcome, Phase, RouteRequest
+from policies.types import Decision, Outcome, Phase, RouteRequest
 
-# Half of a probe interval: on the average somebody who is well again is seen to be so after this.
-UNHEALTHY_RETRY_SECONDS = 5.0
-# Alternatives that are told at most.
-MAX_ALTERNATIVES = 16
 # Seeds that are drawn up together.
 SEEDS = 1_024
 
@@ -68,15 +55,6 @@ class RouterStats:
     chosen: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # (model, client region, chosen region)
 
 
-@dataclass(frozen=True, slots=True)
-class CandidateList:
-    """All candidates of a request at one moment: the eligible by score, then the rejected by name."""
-
-    candidates: Sequence[Candidate]
-    rejected: Mapping[str, int]
-    table_revision: int
-
-
 def ignore(deployment: str, outcome: Outcome, now: float) -> None:
     """Nobody listens."""
 
@@ -97,303 +75,71 @@ class Router:
         on_suspicion: Callable[[str, float, float], None] | None = None,
         registry: Registry = BUILT_IN,
     ) -> None:
-        self._settings = settings
-        self._home_region = home_region
         self._replica = replica
         self._seed = seed
         self._wall = wall
         self._log = log
         self._on_outcome = on_outcome
         self._on_suspicion = on_suspicion
-        self._registry = registry
         self._number = 0
         # Of the number's thousand or so, its own seed and what that draws first.
         self._seeds: list[tuple[int, int, int]] = []
-        # Frames by kind and sizes, where no rule looks at more of a request; all of them by their plan.
-        self._frames: dict[tuple[Kind, int, int], Frame] = {}
-        self._framed: dict[int, Frame] = {}
-        self._rows_framed = 0
-        self._table: Table | None = None
-        self._roads = Roads()
-        self._planner = Planner(registry, self._roads)
-        self.rations = Rations(settings.tenant_policies, settings.policy)
-        self.spills = Spills()
         self.state = State()
+        self._deciding = Deciding(settings, replica=replica, seed=seed, wall=wall, registry=registry, state=self.state)
+        self._decide = self._deciding.decide_by
+        self._roads = self._deciding.roads
+        self.rations = self._deciding.rations
+        self.spills = self._deciding.spills
         self._seats = Seats(self.state)
         self.reservations = Reservations(self.state)
         self._heard = Heard()
         self.ring = DecisionRing(settings.decisions_kept)
         self.stats = RouterStats()
         self.shadows = Shadows()
-        self.policies: dict[str, Policy] = {}
-        self.install_policies({})
 
     @property
     def table(self) -> Table:
         """The table that decisions read. NoCandidate before the first one is there."""
-        if self._table is None:
-            raise NoCandidate(
-                "ALL_NODES_UNHEALTHY",
-                "the server has only started and has no routing table yet; retry",
-                retry_after_seconds=0.2,
-            )
-        return self._table
+        return self._deciding.table
 
     @property
     def ready(self) -> bool:
-        return self._table is not None
+        return self._deciding.installed is not None
 
     @property
     def planner(self) -> Planner:
         """The plans of the table that decisions read."""
-        return self._planner
+        return self._deciding.planner
+
+    @property
+    def policies(self) -> Mapping[str, Policy]:
+        return self._deciding.policies
 
     def install(self, table: Table) -> None:
         """Swaps the table; decisions from now on read it."""
-        table = replace(table, pool=replace(table.pool, slot=self._seats.follow(table)))
-        self._table = table
-        self._planner.follow(table)
-        self._forget()
+        self._deciding.install(replace(table, pool=replace(table.pool, slot=self._seats.follow(table))))
 
     def renew_plans(self, most: int) -> int:
         """Makes plans that were asked for lately for the current table, so many at most; how many it made."""
-        return self._planner.renew(self.state, most)
+        return self.planner.renew(self.state, most)
 
     def install_policies(self, policies: Mapping[str, Policy]) -> None:
         """Stored policies from now on; presets are there unless one of the same name is stored."""
-        most, least = self._settings.max_candidates, self._settings.min_score
-        presets = {name: replace(p, max_candidates=most, min_score=least) for name, p in PRESETS.items()}
-        self.policies = {**presets, **policies}
-        self.rations.install(self.policies)
-        self._planner.forget()
-        self._forget()
+        self._deciding.install_policies(policies)
 
     def policy(self, name: str) -> Policy:
         """A policy by name, "" the default. NoCandidate("POLICY_UNKNOWN")."""
-        found = self.policies.get(name or self._settings.policy)
-        if found is None:
-            known = ", ".join(sorted(self.policies))
-            raise NoCandidate(
-                "POLICY_UNKNOWN", f"policy_id {name or self._settings.policy!r} does not exist; there are {known}"
-            )
-        return found
+        return self._deciding.policy(name)
 
     # Deciding: reads only.
 
     def decide(self, request: RouteRequest, now: float, *, number: int, whole: bool = False) -> Record:
         """Decides without claiming. `whole` keeps every candidate's values. Raises NoCandidate."""
-        seed = chance.mix(self._seed ^ number)
-        return self._decide(
-            request, now, number, (seed, chance.draw(seed, 0), chance.draw(seed, 1)), self._wall(), whole
-        )
+        return self._deciding.decide(request, now, number=number, whole=whole)
 
-    def _decide(
-        self, request: RouteRequest, now: float, number: int, seeds: tuple[int, int, int], wall: float, whole: bool
-    ) -> Record:
-        """`decide` from the seed of a number and the first two draws of that."""
-        seed, one, two = seeds
-        demotion = ""
-        if self.rations.budgeted:
-            policy = self.policy(self.rations.policy_id(request))
-            request, demotion = self.rations.within_budget(request, policy, wall)
-        tokens, answer = request.input_tokens, request.max_output_tokens
-        frame = self._frames.get(
-            (request.kind, -1 if tokens is None else tokens.bit_length(), -1 if answer is None else answer.bit_length())
-        )
-        if frame is None:
-            frame = self._frame(request, wall, seed)
-        policy = frame.policy
-        if tokens is None:
-            tokens = policy.assume.input_tokens
-        if answer is None:
-            answer = policy.assume.output_tokens
-        wanted = request.max_alternatives
-        if wanted is None:
-            wanted = policy.max_alternatives
-        elif wanted > MAX_ALTERNATIVES:
-            wanted = MAX_ALTERNATIVES
-        whole = whole or frame.small or request.explain is Explain.FULL
-        state = self.state
-        kept = state.matrix.take(frame.slots, axis=1) if whole else None
-        fits = (request.input_tokens or 0) + (request.max_output_tokens or 0) <= frame.ranking.window
-        if frame.paired and fits and not request.session_id and not request.prefix_hashes and not demotion:
-            drawn = draw_two(frame, state, tokens, answer, one, two, wanted)
-            if drawn is not None:
-                visits, row, at_node = drawn
-                return Record(
-                    number,
-                    frame,
-                    request,
-                    tokens,
-                    answer,
-                    seed,
-                    wanted,
-                    wall,
-                    now,
-                    visits,
-                    None,
-                    kept,
-                    row,
-                    at_node,
-                    "picker",
-                    0,
-                    False,
-                )
-        return self._decide_plainly(
-            frame, request, now, number, seed, (one, two), tokens, answer, wanted, wall, kept, fits, demotion
-        )
-
-    def _frame(self, request: RouteRequest, wall: float, seed: int) -> Frame:
-        """The frame for a request, made where there is none."""
-        policy, rations = self.policy(self.rations.policy_id(request)), self.rations
-        plan = self._planner.plan(request, policy, rations.terms(request, policy), self.table, self.state, wall, seed)
-        found = self._framed.get(id(plan))
-        if found is None:
-            found = self._framed[id(plan)] = frame_of(self._replica, self._registry, self.state.spread, plan)
-            self._rows_framed += len(plan.rows)
-        if not policy.rules:
-            tokens, answer = request.input_tokens, request.max_output_tokens
-            asked = -1 if tokens is None else tokens.bit_length()
-            self._frames[(request.kind, asked, -1 if answer is None else answer.bit_length())] = found
-        if self._rows_framed > MAX_ROWS or len(self._framed) > MAX_PLANS or len(self._frames) > 4 * MAX_PLANS:
-            self._forget()
-        return found
-
-    def _forget(self) -> None:
-        self._frames.clear()
-        self._framed.clear()
-        self._rows_framed = 0
-
-    def _decide_plainly(
-        self,
-        frame: Frame,
-        request: RouteRequest,
-        now: float,
-        number: int,
-        seed: int,
-        draws: tuple[int, int],
-        tokens: int,
-        answer: int,
-        wanted: int,
-        wall: float,
-        kept: FloatArray | None,
-        fits: bool,
-        demotion: str,
-    ) -> Record:
-        """Decides by a walk, and where that cannot tell by the whole pipeline."""
-        state, plan, policy, ranking = self.state, frame.plan, frame.policy, frame.ranking
-        admission = None
-        if plan.room is not None:
-            admission = self.rations.admit(plan, plan.room, request, tokens + answer, state, seed)
-        spill = None if policy.spillover is None else self.spills.draw(plan, state, seed, now)
-        session_slot = state.session_slot(request.session_key, now) if request.session_id else -1
-        cached = self._cached(request, policy, tokens) if request.prefix_hashes else NOTHING_CACHED
-        walked = None
-        if frame.walkable and fits:
-            walked = walk(
-                ranking,
-                frame.scalars,
-                state,
-                policy,
-                request,
-                tokens,
-                answer,
-                seed,
-                session_slot,
-                wanted,
-                cached,
-                frame.table.pool.names,
-                None,
-                draws,
-            )
-        rare = PLAIN
-        if walked is not None:
-            rejected = rejections(ranking.counts, walked.full, walked.low) if walked.full or walked.low else None
-            if session_slot >= 0 or cached or rejected or demotion or admission is not None:
-                rare = Rare(session_slot, cached, rejected, demotion=demotion, admission=admission)
-            return Record(
-                number,
-                frame,
-                request,
-                tokens,
-                answer,
-                seed,
-                wanted,
-                wall,
-                now,
-                None,
-                walked.visited,
-                kept,
-                walked.target,
-                walked.at_node,
-                walked.by,
-                walked.near,
-                walked.swept,
-                walked.found,
-                rare,
-            )
-        rows = plan.rows
-        ask = plan.ask(request, tokens, answer, wall, None if spill is None else spill.turns)
-        pool = plan.table.pool.take(rows)
-        code, panic = ranking.code, ranking.panic
-        if not fits:
-            # The ranking is of prompts of any length.
-            hard = refuse(ask, pool, self._registry, ranking.narrow)
-            code, panic = settle_health(hard, pool, policy.panic_threshold)
-        moving = state.matrix.take(frame.slots, axis=1) if kept is None else kept
-        found = judge(ask, pool, load_of(moving, cached_column(cached, pool.slot)), self._registry, code.copy(), panic)
-        selected = choose(
-            found,
-            self._registry,
-            picker=policy.picker,
-            seed=seed,
-            key=request.hash_key,
-            session_slot=session_slot,
-            wanted=wanted,
-        )
-        counts = found.counts()
-        if selected is None:
-            raise self._nothing(request, counts, plan.table, now)
-        chosen = tuple(rows[[selected.target, *selected.alternatives]].tolist())
-        return Record(
-            number,
-            frame,
-            request,
-            tokens,
-            answer,
-            seed,
-            wanted,
-            wall,
-            now,
-            None,
-            None,
-            moving,
-            chosen[0],
-            float(found.seen.at_node[selected.target]),
-            selected.by,
-            selected.near,
-            False,
-            None,
-            Rare(session_slot, cached, counts, code, panic, demotion, admission, spill),
-            chosen,
-            Told(ask=ask),
-        )
-
-    def _cached(self, request: RouteRequest, policy: Policy, tokens: int) -> Mapping[int, float]:
-        if not request.prefix_hashes or not policy.prefix_affinity:
-            return NOTHING_CACHED
-        return self.state.cached_tokens(request.prefix_hashes, request.prefix_block_tokens, tokens)
-
-    def _nothing(self, request: RouteRequest, rejected: Mapping[str, int], table: Table, now: float) -> NoCandidate:
-        """Why nobody is left, as an error. Candidates of other tenants are absent, not forbidden."""
-        reason = reason_for_none(rejected)
-        subject = request.model_id or f"capability {request.capability}"
-        if reason == "UNKNOWN":
-            return unknown(request.model_id, request.capability)
-        told = {code: count for code, count in rejected.items() if code != Code.TENANT.name}
-        again = table.retry_at - now if Code.CIRCUIT_OPEN.name in told else UNHEALTHY_RETRY_SECONDS
-        retry = {"NO_CAPACITY": 1.0, "ALL_NODES_UNHEALTHY": max(1.0, min(30.0, again))}.get(reason)
-        return NoCandidate(reason, wording.nothing(reason, subject, told), rejected=told, retry_after_seconds=retry)
+    def candidates(self, request: RouteRequest, now: float) -> CandidateList:
+        """Every candidate with every term; changes nothing. NoCandidate only for what is unknown."""
+        return self._deciding.candidates(request, now)
 
     # Acting.
 
@@ -514,47 +260,6 @@ class Router:
             )
         )
 
-    def candidates(self, request: RouteRequest, now: float) -> CandidateList:
-        """Every candidate with every term; changes nothing. NoCandidate only for what is unknown."""
-        wall = self._wall()
-        policy = self.policy(self.rations.policy_id(request))
-        terms = self.rations.terms(request, policy)
-        plan = self._planner.plan(request, policy, terms, self.table, self.state, wall, 0)
-        assume, rows = plan.policy.assume, plan.rows
-        tokens = assume.input_tokens if request.input_tokens is None else request.input_tokens
-        answer = assume.output_tokens if request.max_output_tokens is None else request.max_output_tokens
-        pool = plan.table.pool.take(rows)
-        cached = self._cached(request, plan.policy, tokens)
-        moving = self.state.moving(pool.slot, now)
-        load = load_of(moving, cached_column(cached, pool.slot))
-        ask = plan.ask(request, tokens, answer, wall)
-        found = evaluate(ask, pool, load, self._registry, plan.ranking.narrow)
-        if len(rows) and (found.code == Code.TENANT.value).all():
-            raise unknown(request.model_id, request.capability)
-        record = Record(
-            number=-1,
-            frame=frame_of(self._replica, self._registry, self.state.spread, plan),
-            request=request,
-            tokens=tokens,
-            answer=answer,
-            seed=0,
-            wanted=0,
-            wall_time=wall,
-            now=now,
-            drawn=None,
-            entries=None,
-            whole=moving,
-            row=-1,
-            at_node=0.0,
-            by="",
-            near=0,
-            swept=False,
-            rare=Rare(cached=cached, rejected=found.counts(), code=found.code, panic=found.panic),
-            _chosen=(),
-            _told=Told(ask=ask, evaluation=found),
-        )
-        return CandidateList(record.candidates(), record.told_rejections, plan.table.revision)
-
     # Hearing.
 
     def report(self, outcome: Outcome, now: float) -> Reported:
@@ -625,7 +330,7 @@ class Router:
     def observe_load(self, node: str, running: float | None, queue: float | None, now: float) -> None:
         """What an engine or its agent says of a node: sequences that run and that wait. None is unknown."""
         self.state.advance(now)
-        table = self._table
+        table = self._deciding.installed
         for row, slot in self._seats.of_node(node):
             if running is not None:
                 self.state.running[slot] = running + (queue or 0.0)
@@ -640,7 +345,7 @@ class Router:
     def sweep(self, now: float) -> None:
         """Turns deadlines: lets forgotten room go, and suspects who owes a first token. Every 100 ms."""
         self.state.advance(now)
-        self.spills.step(self._table, self.state, now)
+        self.spills.step(self._deciding.installed, self.state, now)
         for late, ratio in self.reservations.sweep(now):
             self.state.suspect(late.slot, ratio)
         if self._on_suspicion is not None:

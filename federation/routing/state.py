@@ -293,6 +293,11 @@ def load_of(matrix: FloatArray, cached: FloatArray | None = None) -> Load:
     return Load(pending, in_flight, running, wait, suspicion, tokens, turn, trial)
 
 
+def cached_column(cached: Mapping[int, float], slots: IntArray) -> FloatArray | None:
+    """Cached tokens by slot as a column; None where nothing is cached."""
+    return np.array([cached.get(slot, 0.0) for slot in slots.tolist()]) if cached else None
+
+
 def fade(matrix: FloatArray, passed: float, usual_wait: float) -> None:
     """What is left of a matrix of moving numbers after some seconds, in place; a wait fades toward the usual one."""
     wait = matrix[WAIT]

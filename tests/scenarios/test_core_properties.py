@@ -449,7 +449,7 @@ def test_walk_and_columns_take_the_same_target(monkeypatch: pytest.MonkeyPatch) 
             try:
                 walked = trial.router.decide(request, 0.0, number=number)
                 with monkeypatch.context() as patched:
-                    patched.setattr("federation.routing.router.walk", lambda *args: None)
+                    patched.setattr("federation.routing.deciding.walk", lambda *args: None)
                     plain = trial.router.decide(request, 0.0, number=number)
             except NoCandidate:
                 continue

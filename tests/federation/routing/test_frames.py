@@ -50,7 +50,7 @@ def test_a_pair_drawn_at_once_is_the_pair_that_the_walk_draws(stirred: bool, mon
             try:
                 quick = router.decide(request, 0.0, number=number)
                 with monkeypatch.context() as patched:
-                    patched.setattr("federation.routing.router.draw_two", lambda *args: None)
+                    patched.setattr("federation.routing.deciding.draw_two", lambda *args: None)
                     walked = router.decide(request, 0.0, number=number)
             except NoCandidate:
                 continue
