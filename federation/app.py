@@ -66,6 +66,7 @@ from federation.opening import (
     loaded_registry,
     opened_log,
     opened_store,
+    patiently,
     peers_tls,
     replicated,
     siblings_tls,
@@ -417,7 +418,8 @@ class ControlPlane:
             self._go_by(kept, e)
         region = self.settings.region
         if self.feed.available and region.id not in self.feed.snapshot.regions:
-            (put,) = await self.store.put([Region(region.id, jurisdictions=region.jurisdiction)], actor="start")
+            own = Region(region.id, jurisdictions=region.jurisdiction)
+            (put,) = await patiently(lambda: self.store.put([own], actor="start"))
             await self.feed.reached(put.revision)
         self.installer.tick()
         if self.siblings is not None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from catalog.errors import CatalogError, NotOwner, StoreReadOnly, StoreUnavailable
 from catalog.sql import schema
@@ -22,8 +23,13 @@ from federation.routing.ring import DecisionLog
 from federation.siblings.address import sibling_tls
 from policies.registry import Registry
 
+T = TypeVar("T")
+
 # A file serves one process, so whoever holds it is no replica that upgrades it; an operator waits for this.
 SQLITE_WAIT_SECONDS = 5.0
+# Writes of a server have a second. Those of its start may find a disk that is busy with other starts, and nobody waits.
+FIRST_WRITES_SECONDS = 10.0
+AGAIN_SECONDS = 0.1
 
 
 def store_url(settings: StoreSettings) -> str:
@@ -51,11 +57,25 @@ async def opened_store(settings: Settings, wall: Callable[[], float], kept: Kept
                 wait = SQLITE_WAIT_SECONDS if url.startswith("sqlite") else schema.WAIT_SECONDS
                 wait = wait if kept is None else UPGRADE_SECONDS
                 await asyncio.to_thread(schema.upgrade, url, wait_seconds=wait)
-            return await open_store(url, owner=owner, clock=wall)
+            patience = FIRST_WRITES_SECONDS if url.startswith("sqlite") else 0.0
+            return await patiently(lambda: open_store(url, owner=owner, clock=wall), patience)
         except StoreUnavailable:
             if kept is None:
                 raise
             return open_late(url, owner=owner, clock=wall, migrate=migrate)
+
+
+async def patiently(work: Callable[[], Awaitable[T]], seconds: float = FIRST_WRITES_SECONDS) -> T:
+    """What the work answers, which is begun again for so long while its database does not answer. StoreUnavailable."""
+    clock = asyncio.get_running_loop().time
+    until = clock() + seconds
+    while True:
+        try:
+            return await work()
+        except StoreUnavailable as e:
+            if isinstance(e, StoreReadOnly) or clock() >= until:
+                raise
+        await asyncio.sleep(AGAIN_SECONDS)
 
 
 def kept_catalog(settings: Settings, log: Log) -> Kept | None:

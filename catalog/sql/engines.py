@@ -169,7 +169,7 @@ def translated(error: Exception, url: URL) -> CatalogError | None:
     """What a driver's error means to callers; None where it is a bug of ours."""
     where = url.render_as_string(hide_password=True)
     if isinstance(error, TimeoutError):
-        return StoreUnavailable(f"{where}: all connections are in use; nothing was written")
+        return StoreUnavailable(f"{where} did not answer in time: it or its machine is too busy; nothing was written")
     # A connection that fails before SQLAlchemy holds it comes as the driver raised it.
     cause: BaseException = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     if isinstance(cause, sqlite3.Error):

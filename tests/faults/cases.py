@@ -19,8 +19,9 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from federation.v1 import catalog_pb2, policy_pb2, types_pb2
+from tests.faults.crew import enrolled, retired
 from tests.faults.lives import Life
-from tests.faults.regions import ROOMY, Place, Regions, calling, regions, until
+from tests.faults.regions import Place, Regions, calling, regions, until
 from tests.federation.relay import relay
 from tests.federation.server import Engine, engine, failing
 from tests.postgres import Postgres
@@ -77,7 +78,7 @@ FULL = Scale(
     fleet=10_000,
     changes=200,
     nodes=10,
-    crew_rate=150.0,
+    crew_rate=300.0,
     kills=20,
     restarts=9,
     callers=20,
@@ -118,8 +119,8 @@ async def partition(directory: Path, scale: Scale, *, one_way: bool = False) -> 
     flags = {"peering.lease_seconds": scale.lease_seconds}
     async with regions(directory, **flags) as found, engines(3) as servers:
         for server, place in zip(servers, found.places.values(), strict=True):
-            await place.register("first", server.url, batch=ROOMY)
-            await place.register("goes", server.url, batch=ROOMY)
+            await enrolled(place, "first", server.url)
+            await enrolled(place, "goes", server.url)
         await settled(found)
         eu = found.places["eu"]
         async with calling(list(found.places.values()), scale.rate) as callers:
@@ -132,8 +133,8 @@ async def partition(directory: Path, scale: Scale, *, one_way: bool = False) -> 
             if scale.cut_seconds > scale.lease_seconds:
                 await until(lambda: lapsed(found, "us", "eu"))
             for server, place in zip(servers, found.places.values(), strict=True):
-                await place.register("later", server.url, batch=ROOMY)
-                await place.deregister("goes")
+                await enrolled(place, "later", server.url)
+                await retired(place, "goes")
             await asyncio.sleep(max(0.0, started + scale.cut_seconds - time.monotonic()))
             for wire in found.around("eu"):
                 wire.heal()

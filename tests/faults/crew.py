@@ -16,7 +16,7 @@ import grpc
 from federation.edge.client import Client, ClientOptions, RouteError
 from federation.v1 import routing_pb2
 from tests.faults.lives import Life
-from tests.faults.regions import CALL_SECONDS, PUBLIC, ROOMY, Place, until
+from tests.faults.regions import CALL_SECONDS, PROMPT, PUBLIC, ROOMY, Place, until
 
 FINISHED = routing_pb2.OUTCOME_PHASE_FINISHED
 OK = routing_pb2.OUTCOME_RESULT_OK
@@ -79,6 +79,21 @@ async def enrolled(place: Place, node_id: str, endpoint: str = "http://127.0.0.1
     await until(taken)
 
 
+async def retired(place: Place, node_id: str) -> None:
+    """Deregisters a node, as patiently."""
+
+    async def gone() -> bool:
+        try:
+            await place.deregister(node_id)
+        except grpc.aio.AioRpcError as error:
+            assert error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND), error
+            return error.code() is grpc.StatusCode.NOT_FOUND
+        return True
+
+    await until(gone)
+    place.nodes.discard(f"{place.name}/{node_id}")
+
+
 @asynccontextmanager
 async def crew(directory: Path, database: str, count: int, **flags: object) -> AsyncIterator[Crew]:
     """So many replicas, linked with each other."""
@@ -129,8 +144,7 @@ class Gateways:
 
     async def ask(self, client: Client) -> None:
         asked = time.monotonic()
-        request = routing_pb2.RouteRequest(model_id="m")
-        request.qos.privacy_level = PUBLIC
+        request = routing_pb2.RouteRequest(model_id="m", qos={"privacy_level": PUBLIC}, prompt=PROMPT)
         try:
             decision = (await client.route(request)).decision
         except RouteError as error:

@@ -33,6 +33,18 @@ PATIENCE_SECONDS = 60.0
 CALL_SECONDS = 20.0
 # Room for all that waits when the machine pauses: what is tried is not its lack.
 ROOMY = 10_000
+# What every node is declared to do, and what callers report of it: short prompts, 1 ms of prefill each. A node of which
+# nothing is known is taken to prefill 4 of the usual prompts in a second; hundreds that callers did not yet report
+# would be a queue of minutes, and refused.
+PROMPT_TOKENS = 100
+PROFILE = {
+    "prefill_seconds_per_token": 1e-5,
+    "min_time_to_first_token": {"nanos": 1_000_000},
+    "decode_tokens_per_second": 500.0,
+}
+ANSWER_TOKENS = 10
+FIRST_TOKEN_NANOS, ANSWER_NANOS = 1_000_000, 20_000_000
+PROMPT = {"input_tokens": PROMPT_TOKENS, "max_output_tokens": ANSWER_TOKENS}
 PUBLIC = types_pb2.PRIVACY_LEVEL_PUBLIC
 
 
@@ -63,7 +75,9 @@ class Place:
                     lease_duration={"seconds": 0},
                     **node,
                 ),
-                deployments=[types_pb2.Deployment(model_id=model_id, profile={"max_batch_size": batch})],
+                deployments=[
+                    types_pb2.Deployment(model_id=model_id, profile={**PROFILE, "max_batch_size": batch}),
+                ],
             )
         )
         self.nodes.add(f"{self.name}/{node_id}")
@@ -73,7 +87,7 @@ class Place:
         self.nodes.discard(f"{self.name}/{node_id}")
 
     async def route(self, **request: Any) -> routing_pb2.RouteDecision:
-        request = {"model_id": "m", "qos": {"privacy_level": PUBLIC}, **request}
+        request = {"model_id": "m", "qos": {"privacy_level": PUBLIC}, "prompt": PROMPT, **request}
         answer = await self.routing.Route(routing_pb2.RouteRequest(**request), timeout=CALL_SECONDS)
         decision: routing_pb2.RouteDecision = answer.decision
         return decision
@@ -85,10 +99,10 @@ class Place:
                 decision_id=decision.decision_id,
                 phase=routing_pb2.OUTCOME_PHASE_FINISHED,
                 result=routing_pb2.OUTCOME_RESULT_OK,
-                latency={"nanos": 600_000_000},
-                time_to_first_token={"nanos": 500_000_000},
-                input_tokens=500,
-                output_tokens=10,
+                latency={"nanos": ANSWER_NANOS},
+                time_to_first_token={"nanos": FIRST_TOKEN_NANOS},
+                input_tokens=PROMPT_TOKENS,
+                output_tokens=ANSWER_TOKENS,
             )
             for decision in decisions
         ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import grpc
@@ -329,3 +331,16 @@ def test_files_that_do_not_fit_are_named(tmp_path: Path, certificate: str, key: 
 
     with pytest.raises(ConfigError, match=told):
         Certificates(tmp_path / certificate, tmp_path / key, None, QUIET).credentials()
+
+
+async def test_a_start_waits_for_a_file_that_is_busy_for_longer_than_a_write_may_wait(tmp_path: Path) -> None:
+    file = tmp_path / "fairway.db"
+    schema.upgrade(f"sqlite:///{file}")
+    flags = {"server.listen": "127.0.0.1:0", "server.admin": "127.0.0.1:0", "store.migrate": False}
+    settings = load(None, {}, {**flags, "store.url": f"sqlite:///{file}"})
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        asyncio.get_running_loop().call_later(1.5, other.execute, "ROLLBACK")
+
+        async with control_plane(settings, log=QUIET) as plane:
+            assert list(plane.feed.snapshot.regions) == ["local"]
