@@ -227,7 +227,7 @@ class ControlPlane:
             self.router,
             self.feed,
             report=self.router.report if self.siblings is None else self.siblings.report,
-            monotonic=now,
+            monotonic=self.installer.deciding_at,
             new_id=lambda: secrets.token_hex(8),
         )
         self.certificates = certificates_of(settings.security, log)

@@ -101,6 +101,8 @@ class Installer:
         self.builds_total = 0
         self.slices_total = 0
         self._rest_until = float("-inf")
+        # Until when no lease of a peer that the newest table counts on can have ended.
+        self._holds_until = float("inf")
         # Documents that this program cannot use, by policy; what was compiled before them goes on.
         self.refused_policies: frozenset[str] = frozenset()
 
@@ -128,6 +130,21 @@ class Installer:
         work()
         return self._monotonic() - started
 
+    def deciding_at(self) -> float:
+        """The time now, for who decides by the newest table.
+
+        Where a peer's lease ended since it was built, there is a new one first: a process that stood still is asked
+        before its tasks had their turn.
+        """
+        now = self._monotonic()
+        if now >= self._holds_until:
+            self._holds_until = self._imports.lapse_at()
+            if now >= self._holds_until:
+                # Once: should it fail, decisions go on by the table that there is.
+                self._holds_until = float("inf")
+                self.tick()
+        return now
+
     def tick(self) -> None:
         """Does what is due now."""
         now = self._monotonic()
@@ -135,11 +152,12 @@ class Installer:
         self._monitor.tick(now)
         self._far_loads.step(now)
         self._router.sweep(now)
-        for peer in self._imports.tick(now):
+        lapsed = self._imports.tick(now)
+        for peer in lapsed:
             self._log.warning("peer's lease ended; its nodes leave routing until it is heard again", peer=peer)
         self.health = self._imports.overlaid(self.snapshot, self._monitor.view(now), now)
         inputs = (self.snapshot, self._leases.version, self._monitor.version, self._imports.version)
-        due = self._built != inputs and now >= self._rest_until
+        due = self._built != inputs and (now >= self._rest_until or bool(lapsed))
         if due or now - self.built_at >= MAX_TABLE_AGE_SECONDS:
             self._build(inputs, now)
         self._on_tick(now)
@@ -176,6 +194,7 @@ class Installer:
         )
         self._router.install(table)
         self._built = inputs
+        self._holds_until = self._imports.lapse_at()
         self.built_at = now
         self.builds_total += 1
 

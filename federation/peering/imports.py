@@ -156,6 +156,11 @@ class Imports:
             for region_id in known.identity.owned_regions
         }
 
+    def lapse_at(self) -> float:
+        """When the first of the leases that count now ends, if nothing more is heard; infinite where there is none."""
+        leases = (peer.heard_at + peer.lease_seconds for peer in self.peers.values() if not peer.expired)
+        return min(leases, default=float("inf"))
+
     def lapsed_regions(self) -> frozenset[str]:
         """Regions of peers whose lease ended."""
         return frozenset(name for peer in self.peers.values() if peer.expired for name in peer.identity.owned_regions)

@@ -269,14 +269,15 @@ class Deciding:
                 frame.table.pool.names,
                 None,
                 draws,
+                None if spill is None else tuple(spill.turns.tolist()),
             )
         if walked is None:
             rare = Rare(session_slot, cached, demotion=demotion, admission=admission, spill=spill)
             return self._by_columns(case, rare)
         rare = PLAIN
         rejected = rejections(ranking.counts, walked.full, walked.low) if walked.full or walked.low else None
-        if session_slot >= 0 or cached or rejected or demotion or admission is not None:
-            rare = Rare(session_slot, cached, rejected, demotion=demotion, admission=admission)
+        if session_slot >= 0 or cached or rejected or demotion or admission is not None or spill is not None:
+            rare = Rare(session_slot, cached, rejected, demotion=demotion, admission=admission, spill=spill)
         seen, target, at_node = walked.visited, walked.target, walked.at_node
         return seen, kept, target, at_node, walked.by, walked.near, walked.swept, walked.found, rare, None, None
 

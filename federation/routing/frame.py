@@ -96,9 +96,9 @@ class Frame:
 def frame_of(replica: str, registry: Registry, spread: Spread, plan: Plan) -> Frame:
     """The frame of a plan."""
     policy, ranking = plan.policy, plan.ranking
-    # Tiers are for the whole pipeline: a walk knows one order.
-    walkable = ranking.walkable and policy.spillover is None
-    paired = walkable and plan.room is None and policy.picker == "power_of_two" and len(ranking.rows) > 1
+    walkable = ranking.walkable
+    plain = plan.room is None and policy.spillover is None
+    paired = walkable and plain and policy.picker == "power_of_two" and len(ranking.rows) > 1
     heads = ranking.heads if paired and len(ranking.heads) > 1 else []
     bounded = policy.min_score > 0.0 and not ranking.panic
     return Frame(

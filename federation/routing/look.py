@@ -126,7 +126,7 @@ class Look:
                     continue
             insort(found, (worth, row, at_node, number))
             if worth < limit and len(found) > wanted:
-                limit = found[0][0] + self.margin
+                limit = found[0][0] + self.margin_of(found[0])
                 if len(found) > leaders and found[leaders][0] < limit:
                     limit = found[leaders][0]
                 if found[wanted][0] > limit:
@@ -158,8 +158,7 @@ class Look:
             idle += cut * ranking.input_seconds[number] + answer * ranking.output_seconds[number]
         return idle
 
-    @property
-    def margin(self) -> float:
+    def margin_of(self, best: Found) -> float:
         """Seconds within which others are as good as the best."""
-        _, _, at_node, number = self.found[0]
+        _, _, at_node, number = best
         return self.near_seconds + self.near_ratio * (self.ranking.round_trip[number] + at_node)

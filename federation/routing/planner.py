@@ -211,6 +211,7 @@ class Planner:
         kept.plan = replace(plan, table=table, scalars=self._scalars_of(table, policy.assume), roads=origin[2])
         # Walks find out again whether groups are worth their while.
         kept.plan.ranking.crowded = not kept.plan.ranking.groups.worthwhile
+        kept.plan.ranking.tiers.clear()
         kept.generation = self._generation
         self.carried += 1
         return True

@@ -126,6 +126,27 @@ class Ranking:
     crowded: bool
     # What of the groups does not move, in the order of `line`, as far as walks came.
     steps: list[Step] = field(default_factory=list)
+    # By group: whether it belongs to the tier of regions that this is the ranking of; None: it is of all.
+    only: BoolArray | None = None
+    # Tiers that were asked for, by the turns of their regions.
+    tiers: dict[tuple[int, ...], Ranking] = field(default_factory=dict)
+
+    def foremost(self, turns: tuple[int, ...]) -> Ranking:
+        """Its part in the regions whose turn comes first, of those with anybody; `turns` are by region."""
+        found = self.tiers.get(turns)
+        if found is None:
+            columns, mine = self.groups.columns, np.array(turns)[self.region]
+            only = mine == mine.min(initial=max(turns))
+            found = self.tiers[turns] = replace(
+                self,
+                rows=np.sort(columns.rows[only[columns.number]]),
+                line=[number for number in self.line if only[number]],
+                heads=[],
+                steps=[],
+                only=only,
+                tiers={},
+            )
+        return found
 
     def step(self, number: int) -> Step:
         """What of a group does not move."""

@@ -310,6 +310,7 @@ def replay(record: Mapping[str, Any], registry: Registry = BUILT_IN) -> ReplayRe
             cached,
             pool.names,
             record["visited"],
+            turns=None if ask.turns is None else tuple(ask.turns.tolist()),
         )
         if walked is not None:
             order = [each[1] for each in walked.found]

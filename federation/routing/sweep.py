@@ -50,6 +50,8 @@ def shortlist(
     worth -= ranking.throughput_seconds * (decode / slow)
     full = in_flight >= limit
     worth[full] = np.inf
+    if ranking.only is not None:
+        worth[~ranking.only[number]] = np.inf
     few = np.arange(len(worth)) if len(worth) <= SHORTLIST else np.argpartition(worth, SHORTLIST)[:SHORTLIST]
     few = few[np.lexsort((columns.rows[few], worth[few]))]
     return slots[few[np.isfinite(worth[few])]].tolist(), int(np.count_nonzero(full))

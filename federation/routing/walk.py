@@ -6,7 +6,7 @@ Scalar twin of `policies.pipeline.judge` and `choose`; a property test holds its
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
@@ -19,6 +19,7 @@ from federation.routing.sweep import shortlist
 from policies import chance
 from policies.pipeline import alternatives
 from policies.policy import Policy
+from policies.pool import IntArray
 from policies.types import RouteRequest
 
 # Past so many, one pass over the columns is cheaper than walking on.
@@ -61,6 +62,7 @@ def walk(
     names: Sequence[str],
     rows: Sequence[int] | None = None,
     draws: tuple[int, int] | None = None,
+    turns: tuple[int, ...] | None = None,
 ) -> Walked | None:
     """Decides by visiting from the top; None where the whole pipeline must decide, for instance where nobody is fit.
 
@@ -68,28 +70,36 @@ def walk(
     only some.  It visits in this order: where the prompt is cached and where the session is, then the groups' heads
     until nobody further down can be as good as the best or as an alternative, then a head of each failure domain that
     the alternatives still lack.  `rows`, where given, are those to visit, as a recorded decision did; `draws` are the
-    seed's first two, where they are known.
+    seed's first two, where they are known.  `turns`, by region, tell where the target is looked for first; those who
+    stand in may be anywhere.
 
     Under load good routing fills all groups to the same level.  Where a walk does not end soon, one pass over the
     columns names the few that do best now.
     """
-    groups = ranking.groups
-    groups.follow(state)
-    look = Look(ranking, state.in_flight, policy, tokens, answer, wanted)
+    ranking.groups.follow(state)
+    # A session is held wherever it is.
+    part = ranking if turns is None or session_slot >= 0 else ranking.foremost(turns)
     swept, full, drawn = False, 0, -1
     if policy.picker == "power_of_two" and session_slot < 0:
-        drawn = _draw(look, state, scalars, seed, cached, rows)
+        look = Look(ranking, state.in_flight, policy, tokens, answer, wanted)
+        drawn = _draw(look, state, scalars, seed, cached, rows, part.rows)
         if drawn < 0:
             return None
     elif rows is not None:
-        _visit(look, state, [scalars.slot[row] for row in rows], cached)
-    elif ranking.crowded or not _go_down(look, state, session_slot, cached):
-        ranking.crowded = swept = True
         look = Look(ranking, state.in_flight, policy, tokens, answer, wanted)
-        few, full = shortlist(ranking, state, policy, tokens, answer, cached)
-        _visit(look, state, few, cached)
+        _visit(look, state, [scalars.slot[row] for row in rows], cached)
+    elif part is ranking:
+        early = (session_slot,) if session_slot >= 0 else ()
+        look, swept, full = _seek(ranking, state, policy, tokens, answer, wanted, cached, early)
+    else:
+        look, swept, full = _seek(part, state, policy, tokens, answer, 0, cached, ())
+        if wanted and look.found:
+            leaders = [scalars.slot[each[1]] for each in look.found[: policy.max_candidates]]
+            # One more than wanted: the target may be among them.
+            look, swept, full = _seek(ranking, state, policy, tokens, answer, wanted + 1, cached, leaders)
     found = look.found
-    if not found:
+    fit = found if part.only is None else [each for each in found if part.only[each[3]]]
+    if not fit:
         return None
     session = -1
     if session_slot >= 0:
@@ -105,18 +115,40 @@ def walk(
     elif drawn >= 0:
         _, target, at_node, _ = next(each for each in found if each[1] == drawn)
     elif policy.picker == "best":
-        _, target, at_node, _ = found[0]
+        _, target, at_node, _ = fit[0]
     else:
-        near = bisect_right(found, found[0][0] + look.margin, 0, min(len(found), policy.max_candidates), key=worth_of)
+        edge = fit[0][0] + look.margin_of(fit[0])
+        near = bisect_right(fit, edge, 0, min(len(fit), policy.max_candidates), key=worth_of)
         if request.session_id:
-            one, two = chance.two_for(request.session_id, [names[each[1]] for each in found[:near]])
+            one, two = chance.two_for(request.session_id, [names[each[1]] for each in fit[:near]])
         else:
             one, two = chance.two_of(seed, near) if draws is None else chance.two_by(*draws, near)
-        if (found[two][2], two) < (found[one][2], one):
+        if (fit[two][2], two) < (fit[one][2], one):
             one = two
-        _, target, at_node, _ = found[one]
+        _, target, at_node, _ = fit[one]
     by = "session" if session >= 0 else "picker"
     return Walked(target, found, by, near, at_node, look.visited, full + look.full, look.low, swept)
+
+
+def _seek(
+    ranking: Ranking,
+    state: State,
+    policy: Policy,
+    tokens: int,
+    answer: int,
+    wanted: int,
+    cached: Mapping[int, float],
+    early: Sequence[int],
+) -> tuple[Look, bool, int]:
+    """Who matters in a ranking: by a walk, or by one pass over all of it, and then how many of it have no room."""
+    look = Look(ranking, state.in_flight, policy, tokens, answer, wanted)
+    if not ranking.crowded and _go_down(look, state, early, cached):
+        return look, False, 0
+    ranking.crowded = True
+    look = Look(ranking, state.in_flight, policy, tokens, answer, wanted)
+    few, full = shortlist(ranking, state, policy, tokens, answer, cached)
+    _visit(look, state, dict.fromkeys((*early, *few)), cached)
+    return look, True, full
 
 
 def settle(
@@ -146,7 +178,7 @@ def settle(
     return alternatives(target, order, scalars.domains, wanted), look.full, look.low
 
 
-def _visit(look: Look, state: State, slots: Sequence[int], cached: Mapping[int, float]) -> None:
+def _visit(look: Look, state: State, slots: Iterable[int], cached: Mapping[int, float]) -> None:
     """Looks at these, whatever was found."""
     groups = look.ranking.groups
     for slot in slots:
@@ -158,17 +190,24 @@ def _visit(look: Look, state: State, slots: Sequence[int], cached: Mapping[int, 
 
 
 def _draw(
-    look: Look, state: State, scalars: Scalars, seed: int, cached: Mapping[int, float], rows: Sequence[int] | None
+    look: Look,
+    state: State,
+    scalars: Scalars,
+    seed: int,
+    cached: Mapping[int, float],
+    rows: Sequence[int] | None,
+    passed: IntArray,
 ) -> int:
-    """Looks at drawn ones until two are fit, and at a head of each failure domain; the better drawn one's row, or -1.
+    """Looks at drawn ones of those that passed until two are fit, and at a head of each failure domain; the better
+    drawn one's row, or -1.
 
     `rows`, where given, are those that were looked at then, in that order.
     """
-    found, slot, passed = look.found, scalars.slot, look.ranking.rows
+    found, slot = look.found, scalars.slot
     size = len(passed)
     if rows is not None:
         left = iter(rows)
-        while len(found) < 2 and (row := next(left, -1)) >= 0:
+        while len(found) < min(2, size) and (row := next(left, -1)) >= 0:
             _visit(look, state, (slot[row],), cached)
         drawn = found[0][1] if found else -1
         _visit(look, state, [slot[row] for row in left], cached)
@@ -186,14 +225,14 @@ def _draw(
     return drawn
 
 
-def _go_down(look: Look, state: State, session_slot: int, cached: Mapping[int, float]) -> bool:
-    """Looks at groups from the best one on; False where too many would matter."""
-    if session_slot < 0 and not cached:
+def _go_down(look: Look, state: State, early: Sequence[int], cached: Mapping[int, float]) -> bool:
+    """Looks at `early`, and at groups from the best one on; False where too many would matter."""
+    if not early and not cached:
         gone = _glide(look, state)
         if gone is not None:
             return gone
         look.forget()
-    return _descend(look, state, session_slot, cached)
+    return _descend(look, state, early, cached)
 
 
 def _glide(look: Look, state: State) -> bool | None:
@@ -285,13 +324,16 @@ def _glide(look: Look, state: State) -> bool | None:
     return True
 
 
-def _descend(look: Look, state: State, session_slot: int, cached: Mapping[int, float]) -> bool:
+def _descend(look: Look, state: State, leaders: Sequence[int], cached: Mapping[int, float]) -> bool:
     """`_go_down`, whatever is known of the prompt and its session."""
     ranking = look.ranking
-    groups, visited = ranking.groups, look.visited
+    groups, visited, only = ranking.groups, look.visited, ranking.only
     early: set[int] = set()
-    if cached or session_slot >= 0:
-        early = {slot for slot in (*cached, session_slot) if groups.number(slot) >= 0}
+    known: set[int] = set()
+    if cached or leaders:
+        numbers = {slot: groups.number(slot) for slot in (*cached, *leaders)}
+        early = {slot for slot, number in numbers.items() if number >= 0 and (only is None or only[number])}
+        known = {numbers[slot] for slot in early}
         _visit(look, state, sorted(early), cached)
     made, filled, at_best, slack = groups.made, groups.filled, ranking.at_best, ranking.slack
     for number in ranking.line:
@@ -305,7 +347,7 @@ def _descend(look: Look, state: State, session_slot: int, cached: Mapping[int, f
         # What runs there adds at least this to its best.
         if heads and bound + (heads[0][0] - group.idle) - (group.high - 1.0) * slack[number] > look.limit:
             continue
-        if early:
+        if number in known:
             heads = [entry for entry in heads if entry[2] not in early]
         if not look.at(number, group, heads, past=group.floor[0]) or len(visited) > MAX_STEPS:
             return False

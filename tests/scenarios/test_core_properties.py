@@ -27,7 +27,7 @@ from federation.routing.router import Router
 from policies import filters
 from policies.errors import NoCandidate
 from policies.health import CircuitState
-from policies.policy import Policy, Rule
+from policies.policy import Policy, Rule, Spillover
 from policies.pool import BoolArray, Pool
 from policies.types import Candidate, Choice, Code, Explain, RouteRequest
 from tests.fleets import (
@@ -440,17 +440,23 @@ def test_the_walk_takes_the_best_of_the_plain_pipeline_or_one_as_good(picker: st
     assert walked > 200
 
 
-def test_walk_and_columns_take_the_same_target(monkeypatch: pytest.MonkeyPatch) -> None:
+TIERS = (None, Spillover(), Spillover(region_order=("us*", "home_first"), overprovisioning=1.0))
+
+
+@pytest.mark.parametrize("spillover", TIERS, ids=["no tiers", "home first", "a list"])
+def test_walk_and_columns_take_the_same_target(monkeypatch: pytest.MonkeyPatch, spillover: Spillover | None) -> None:
     compared = 0
     for seed in range(210):
         size = (1, 2, 5, 12, 40, 130, 400)[seed % 7]
-        trial = Trial(seed, size, calm=seed % 3 > 0, **{**WALKED, "picker": ("predicted", "best")[seed % 2]})
+        policy = {**WALKED, "picker": ("predicted", "best")[seed % 2], "spillover": spillover}
+        trial = Trial(seed, size, calm=seed % 3 > 0, **policy)
         for number, request in enumerate(walkable(trial)):
             try:
                 walked = trial.router.decide(request, 0.0, number=number)
                 with monkeypatch.context() as patched:
                     patched.setattr("federation.routing.deciding.walk", lambda *args: None)
                     plain = trial.router.decide(request, 0.0, number=number)
+                assert not plain.walked
             except NoCandidate:
                 continue
             if not walked.walked:
@@ -493,7 +499,8 @@ def test_what_a_walked_decision_tells_is_what_the_plain_pipeline_computes() -> N
 def test_a_recorded_decision_recomputes_identically(picker: str) -> None:
     replayed = Counter[bool]()
     for seed in range(36):
-        trial = Trial(seed, (3, 25, 200)[seed % 3], calm=seed % 2 > 0, picker=picker)
+        policy = {"picker": picker, "spillover": TIERS[seed // 3 % 3]}
+        trial = Trial(seed, (3, 25, 200)[seed % 3], calm=seed % 2 > 0, **policy)
         for request in trial.requests(4):
             record = placed(trial.router, request)
             if record is None:
