@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -90,6 +90,9 @@ def simulate(
     from federation.simulation.traces import evened, load_trace, with_priorities
     from federation.simulation.traces import part as part_of
 
+    if html is not None and not html.parent.is_dir():
+        # Before minutes of work, and not after them.
+        raise usage(f"--html {html}: there is no directory {html.parent}")
     try:
         condition = parse_condition(fail_if) if fail_if else None
         requests = part_of(load_trace(trace), part)
@@ -105,7 +108,7 @@ def simulate(
     except (FleetInvalid, ConditionInvalid) as error:
         raise usage(str(error)) from error
     if html is not None:
-        html.write_text(render(scenario, outcomes), encoding="utf-8")
+        _write(html, render(scenario, outcomes))
     if out is Format.NAME:
         print_lines(outcome.name for outcome in outcomes)
     elif not print_data(as_json(scenario, outcomes), out):
@@ -117,6 +120,7 @@ def simulate(
 def _entries(names: list[str], condition: Condition | None, variant: Callable[[Behaviour], Behaviour]) -> list[Entry]:
     """What to run: as named, and whom the condition compares with."""
     from federation.cli.documents import load_mapping
+    from federation.cli.records import registry
     from federation.simulation.baselines import BASELINES, behaviour_of
     from federation.simulation.oracles import ORACLES
     from federation.simulation.routers import Behaviour
@@ -125,6 +129,8 @@ def _entries(names: list[str], condition: Condition | None, variant: Callable[[B
     from policies.presets import PRESETS
 
     needed = sorted(condition.entries) if condition is not None else []
+    # Plug-ins are looked for once, and only for policies from files: nobody else names them.
+    known = cache(registry)
     found: dict[str, Entry] = {}
     for name in [*names, *needed]:
         if name in found:
@@ -133,13 +139,14 @@ def _entries(names: list[str], condition: Condition | None, variant: Callable[[B
         if name not in ORACLES and behaviour is None:
             path = Path(name)
             if not path.is_file():
-                known = ", ".join([*ORACLES, *BASELINES, *sorted(PRESETS)])
-                raise usage(f"policy {name!r} is no file, and nobody's name", hint=f"these have names: {known}")
+                named = ", ".join([*ORACLES, *BASELINES, *sorted(PRESETS)])
+                raise usage(f"policy {name!r} is no file, and nobody's name", hint=f"these have names: {named}")
             try:
-                behaviour = Behaviour(compile_policy(path.stem, load_mapping(path), 0))
+                behaviour = Behaviour(compile_policy(path.stem, load_mapping(path), registry=known()), known())
             except InvalidPolicy as error:
                 raise usage(f"{path}: {error}") from error
-            name = path.stem
+            # Of two files of one name, or of a preset's, the later goes by its path.
+            name = str(path) if path.stem in (*found, *ORACLES) or behaviour_of(path.stem) else path.stem
         if behaviour is not None:
             behaviour = variant(behaviour)
         found[name] = Entry(name, behaviour)
@@ -172,6 +179,13 @@ def _run(scenario: Scenario, entries: list[Entry]) -> list[Outcome]:
             outcomes.append(simulate(scenario, entry.name, entry.behaviour, requests=requests, on_progress=moved))
             progress.update(task, completed=len(requests))
     return outcomes
+
+
+def _write(html: Path, page: str) -> None:
+    try:
+        html.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise usage(f"--html {html} cannot be written: {error.strerror}") from error
 
 
 def _show(outcomes: list[Outcome]) -> None:

@@ -47,7 +47,7 @@ def parse_fault(text: str) -> Fault:
     head, _, times = text.partition("@")
     kind, _, target = head.partition(":")
     if kind not in KINDS:
-        raise FleetInvalid(f"fault {kind!r}; there are {', '.join(KINDS)}")
+        raise FleetInvalid(f"fault {kind!r} is of no known kind; there are {', '.join(KINDS)}")
     if not times:
         return Fault(kind, target)
     try:
@@ -80,7 +80,9 @@ def node_of(fleet: Fleet, fault: Fault) -> str:
     names = [node.name for node in fleet.nodes]
     if fault.target:
         if fault.target not in names:
-            raise FleetInvalid(f"fault {fault}: node {fault.target!r} is not in fleet {fleet.name!r}")
+            raise FleetInvalid(
+                f"fault {fault}: node {fault.target!r} is not in fleet {fleet.name!r}; there are {', '.join(names)}"
+            )
         return fault.target
     busiest = max(fleet.gateways, key=lambda gateway: gateway.share).region_id
     local = [node for node in fleet.nodes if node.region_id == busiest] or list(fleet.nodes)
@@ -94,7 +96,10 @@ def region_of(fleet: Fleet, fault: Fault) -> str:
         regions[node.region_id] = regions.get(node.region_id, 0) + 1
     if fault.target:
         if fault.target not in regions:
-            raise FleetInvalid(f"fault {fault}: region {fault.target!r} has no node in fleet {fleet.name!r}")
+            raise FleetInvalid(
+                f"fault {fault}: region {fault.target!r} has no node in fleet {fleet.name!r};"
+                f" these have: {', '.join(regions)}"
+            )
         return fault.target
     ordered = sorted(regions, key=lambda region: (-regions[region], region))
     return ordered[min(1, len(ordered) - 1)]

@@ -154,7 +154,8 @@ def read_shipped(name: str, suffix: str, kind: str) -> tuple[bytes, str]:
     for shipped in SHIPPED.iterdir():
         if shipped.name in (name, f"{name}.{suffix}"):
             return shipped.read_bytes(), shipped.name
-    known = ", ".join(sorted(each.name for each in SHIPPED.iterdir() if f".{suffix.split('.')[0]}" in each.name))
+    alike = (".toml",) if suffix == "toml" else (".csv", ".gz")
+    known = ", ".join(sorted(each.name for each in SHIPPED.iterdir() if each.name.endswith(alike)))
     raise FleetInvalid(f"{kind} {name!r} is neither a file nor one that ships with the program; these do: {known}")
 
 

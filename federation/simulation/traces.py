@@ -12,6 +12,7 @@ import csv
 import gzip
 import io
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -55,10 +56,11 @@ def load_trace(path: str) -> tuple[TraceRequest, ...]:
     try:
         if data[:2] == b"\x1f\x8b":
             data = gzip.decompress(data)
-        text = data.decode()
+        # Spreadsheets put a mark before the first name.
+        text = data.decode("utf-8-sig")
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise FleetInvalid(f"{origin} cannot be read: {error}") from error
-    lines: Iterable[Mapping[str, Any]]
+    lines: Iterable[object]
     if text.lstrip()[:1] == "{":
         lines = (json.loads(line) for line in text.splitlines() if line.strip())
     else:
@@ -75,7 +77,10 @@ def load_trace(path: str) -> tuple[TraceRequest, ...]:
     return tuple(replace(request, arrival=request.arrival - start) for request in found)
 
 
-def _request(row: Mapping[str, Any], where: str) -> TraceRequest:
+def _request(row: object, where: str) -> TraceRequest:
+    if not isinstance(row, Mapping):
+        raise FleetInvalid(f"{where} is no object with fields, but {row!r:.60}")
+
     def value(field: str) -> tuple[Any, float]:
         for name, unit in NAMES[field]:
             if row.get(name) not in (None, ""):
@@ -89,6 +94,8 @@ def _request(row: Mapping[str, Any], where: str) -> TraceRequest:
         arrival = (
             datetime.fromisoformat(text[:26]).timestamp() if "-" in text[1:] and ":" in text else float(text) * unit
         )
+        if not math.isfinite(arrival):
+            raise ValueError(f"it arrives at {text}")
         hashes = row.get("prefix_hashes") or row.get("hash_ids") or ()
         if isinstance(hashes, str):
             hashes = hashes.split()
@@ -103,7 +110,7 @@ def _request(row: Mapping[str, Any], where: str) -> TraceRequest:
     except (TypeError, ValueError) as error:
         if isinstance(error, FleetInvalid):
             raise
-        raise FleetInvalid(f"{where} has a value that is no number: {error}") from error
+        raise FleetInvalid(f"{where} has a value that is no number, or no time: {error}") from error
 
 
 def prefix_chain(blocks: Sequence[int]) -> Iterable[int]:

@@ -30,7 +30,7 @@ import numpy as np
 
 class Green:
     def __call__(self, ask, pool, seen):
-        clean = {"us"}
+        clean = {"us", "us-east-1"}
         return np.array([place.region_id in clean for place in pool.places], dtype=float)[pool.place]
 """
 ENTRY_POINTS = "[fairway.scorers]\ngreen = green:Green\n"
@@ -125,6 +125,22 @@ def test_a_document_that_names_a_plug_in_is_checked_with_it(tmp_path: Path, inst
     assert without.returncode == 7
     assert "extra_scorers.green: is no plug-in" in without.stdout
     assert found.returncode == 0, found.stderr
+
+
+def test_a_policy_that_names_a_plug_in_is_simulated_with_it(tmp_path: Path, installed: str) -> None:
+    document, trace = tmp_path / "p.toml", tmp_path / "t.csv"
+    # So many points for a region outweigh everything else.
+    document.write_text("[extra_scorers]\ngreen = 50.0\n")
+    trace.write_text("arrival_seconds,input_tokens,output_tokens\n" + "".join(f"{n},200,20\n" for n in range(20)))
+    arguments = ["simulate", "--trace", str(trace), "--load", "0", "--policy", str(document), "-o", "json"]
+
+    without, found = fairway(arguments), fairway(arguments, installed)
+
+    assert without.returncode == 2
+    assert "extra_scorers.green: is no plug-in" in without.stderr
+    assert found.returncode == 0, found.stderr
+    (entry,) = json.loads(found.stdout)["policies"].values()
+    assert entry["load_by_region"] == {"us-east-1": 1.0}
 
 
 def fairway(arguments: list[str], *paths: str) -> subprocess.CompletedProcess[str]:

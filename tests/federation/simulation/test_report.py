@@ -90,6 +90,18 @@ def test_the_command_prints_json_and_writes_the_page(tmp_path: Path):
     assert page.read_text().startswith("<!doctype html>")
 
 
+def test_files_of_one_name_are_told_apart_by_their_paths(tmp_path: Path):
+    old, new, ours = tmp_path / "old" / "p.toml", tmp_path / "new" / "p.toml", tmp_path / "balanced.toml"
+    for path, picker in ((old, "best"), (new, "round_robin"), (ours, "best")):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f'picker = "{picker}"\n')
+
+    code, told = run("--compare", str(old), str(new), str(ours), "-o", "name")
+
+    assert code == 0
+    assert told.split() == ["balanced", "p", str(new), str(ours)]
+
+
 def test_the_command_ends_with_seven_where_the_condition_holds(tmp_path: Path):
     policy = tmp_path / "mine.toml"
     policy.write_text('picker = "round_robin"\n')
@@ -111,6 +123,7 @@ def test_the_command_ends_with_seven_where_the_condition_holds(tmp_path: Path):
         ("--fault", "flood"),
         ("--part", "third"),
         ("--fail-if", "p99 is bad"),
+        ("--html", "no/such/directory/page.html"),
     ],
 )
 def test_what_cannot_be_meant_is_a_usage_error(arguments: tuple[str, ...]):

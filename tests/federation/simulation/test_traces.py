@@ -61,6 +61,8 @@ def test_hashes_of_blocks_become_hashes_of_prefixes():
         ("", "holds no request"),
         ("a,b\n1,2\n", "request 1 has no arrival_seconds or t_s"),
         ("arrival_seconds,input_tokens,output_tokens\nsoon,1,1\n", "request 1 has a value that is no number"),
+        ("arrival_seconds,input_tokens,output_tokens\nnan,1,1\n", "no time: it arrives at nan"),
+        ('{"arrival_seconds": 0, "input_tokens": 1, "output_tokens": 1}\n[1]\n', "request 2 is no object with fields"),
         ('{"timestamp":1,"input_length":1,"output_length":1}\n{', "a line that is no JSON after request 1"),
     ],
 )
