@@ -58,6 +58,8 @@ class Territory:
         # By node: who heard its last heartbeat and since when it hears it, in the world's time; and the last probe.
         self.heard: dict[str, tuple[Replica, float, float]] = {}
         self.probes: dict[str, float] = {}
+        # Since when a process in one of its lives has known a node.
+        self.known: dict[tuple[str, int, str], float] = {}
         # Reports of gateways that are due, in order: when, and what.
         self.reports: list[tuple[float, Outcome]] = []
         self.replicas: list[Replica] = []
@@ -122,11 +124,14 @@ class Territory:
 
     def check_probes(self) -> None:
         """Somebody probes every node, whatever replicas think of each other."""
-        now = self.world.now
-        for name in list(self.probes):
-            known = [each for each in self.living() if name in each.prober._nodes and now - each.up_since > 5.0]
-            if known and all(name in each.prober._nodes for each in self.replicas if each.up):
-                silent = now - max(self.probes[name], *(each.woken_at for each in known))
+        now, up = self.world.now, [each for each in self.replicas if each.up]
+        knows = {(each.place, each.lives, name): now for each in up for name in each.prober._nodes}
+        self.known = knows | {key: since for key, since in self.known.items() if key in knows}
+        for name in self.probes:
+            since = [self.known.get((each.place, each.lives, name), now) for each in up]
+            known = [each for each in up if not each.paused and now - each.up_since > 5.0]
+            if known:
+                silent = now - max(self.probes[name], *since, *(each.woken_at for each in known))
                 # An interval and a half with its jitter, a way, a look after a start, and two steps.
                 if silent > 1.65 * HEALTH.probe_interval_seconds + HEALTH.recheck_interval_seconds + 1.5:
                     raise Broken(f"{self.name}: nobody probed {name} for {silent:.2f} s")

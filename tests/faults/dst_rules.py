@@ -136,12 +136,18 @@ def _check_one_mind(one: Replica, other: Replica) -> None:
         twin = other.monitor._nodes[name]
         if abs(max(0.0, node.ejected_until - now) - max(0.0, twin.ejected_until - then)) > 1.5:
             raise Broken(f"{name} is ejected differently at {one.place} and {other.place}")
-    for teller, hearer in ((one, other), (other, one)):
-        own = teller.router.state.own().round(SUM_DIGITS)
-        told = {
-            name: (float(own[0, slot]), float(own[1, slot]))
-            for name, slot in teller.router.state.slots.items()
-            if own[:, slot].any()
-        }
-        if hearer.siblings._hearing._sums.get(teller.id, {}) != told:
-            raise Broken(f"{hearer.place} knows other sums of {teller.place} than it has")
+
+
+def check_told(world: World) -> None:
+    """Siblings know what each of them has under way. What changed a moment ago may still be on its way."""
+    for region in world.regions.values():
+        for teller in region.replicas:
+            own = teller.router.state.own().round(SUM_DIGITS)
+            told = {
+                name: (float(own[0, slot]), float(own[1, slot]))
+                for name, slot in teller.router.state.slots.items()
+                if own[:, slot].any()
+            }
+            for hearer in region.replicas:
+                if hearer is not teller and hearer.siblings._hearing._sums.get(teller.id, {}) != told:
+                    raise Broken(f"{hearer.place} knows other sums of {teller.place} than it has")

@@ -18,7 +18,7 @@ from federation.v1 import peering_pb2
 from tests.faults.dst_fleet import REGIONS, REPLICAS, done
 from tests.faults.dst_region import Territory
 from tests.faults.dst_replica import Replica
-from tests.faults.dst_rules import Broken, check_agreement, check_imports, check_sums
+from tests.faults.dst_rules import TOLD_SECONDS, Broken, check_agreement, check_imports, check_sums, check_told
 
 STEP_SECONDS = 0.25
 # Over how much of the past a replica compares what news took; sums.
@@ -90,19 +90,35 @@ class World:
         return {name: node for name, node in found.items() if isinstance(node, Node)}
 
     def run(self, seconds: float, calm: float) -> None:
-        """So many seconds with faults, then so many without; then everybody must agree."""
+        """So many seconds with faults, then so many without; then everybody must agree, and be told of all soon."""
         for region in self.regions.values():
             for _ in range(4):
                 region.change()
         while self.now < seconds + calm:
-            self.number += 1
-            self.now = self.number * STEP_SECONDS
-            if self.now < seconds:
-                self._fail()
-            elif self.quiet_since is None:
-                self._mend()
-            self._step()
+            self._pass(seconds)
         check_agreement(self)
+        while not self._told(seconds + calm + TOLD_SECONDS):
+            self._pass(seconds)
+
+    def _pass(self, seconds: float) -> None:
+        """A step; until so many seconds something may fail in it."""
+        self.number += 1
+        self.now = self.number * STEP_SECONDS
+        if self.now < seconds:
+            self._fail()
+        elif self.quiet_since is None:
+            self._mend()
+        self._step()
+
+    def _told(self, until: float) -> bool:
+        """Whether siblings know each other's sums. Broken where they still do not at a moment."""
+        try:
+            check_told(self)
+        except Broken:
+            if self.now >= until:
+                raise
+            return False
+        return True
 
     def broken(self, what: str) -> None:
         """For places whose exceptions are somebody's to catch: the step ends with it."""
