@@ -118,7 +118,9 @@ class CircuitSettings(Section):
     window_seconds: Seconds = Field(default=30.0, description="Length of the window.")
     open_seconds: Seconds = Field(default=30.0, description="First time open; doubles at each trip.")
     max_open_seconds: Seconds = Field(default=300.0, description="Longest time open.")
-    successes: int = Field(default=3, ge=1, description="Successful trials that close it.")
+    successes: int = Field(
+        default=3, ge=1, description="Successful trials that close it, a thirtieth of open_seconds apart."
+    )
     max_ejected_ratio: Ratio = Field(default=0.1, description="Share of a pool that may be ejected; at least one.")
 
 

@@ -13,6 +13,9 @@ Time open doubles with each trip (30 s to 300 s) and is spread by jitter, so tha
 do not try again together. Trips are forgotten after a circuit stayed closed for the longest time open: a node that
 fails once per cycle keeps its back-off, one that failed last week starts at 30 s.
 
+Successes count that are SPACING of the first time open apart, a second by default: of a node that is up for two seconds
+at a time, trials within milliseconds would all go well, and it would be let in to fail again, cycle after cycle.
+
 The one trial at a time of a half-open circuit is claimed by the router; here is only what its outcome means.
 """
 
@@ -20,10 +23,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, auto
+from math import inf
 from typing import Protocol, TypeAlias
 
 # Half of the whole spread, as a share of the time open.
 JITTER = 0.1
+# Between two successes of a half-open circuit that both count, as a share of the first time open.
+SPACING = 1 / 30
 
 
 class CircuitLimits(Protocol):
@@ -68,10 +74,11 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class HalfOpen:
-    """One trial at a time."""
+    """One trial at a time. The last of the `successes` was `counted_at`."""
 
     trips: int
     successes: int = 0
+    counted_at: float = -inf
 
 
 Circuit: TypeAlias = Closed | Open | HalfOpen
@@ -96,8 +103,10 @@ def step(circuit: Circuit, event: Event, now: float, limits: CircuitLimits, jitt
             return HalfOpen(trips)
         case HalfOpen(trips), Event.FAILURE:
             return Open(now + _open_seconds(trips, limits, jitter), trips + 1, 1)
+        case HalfOpen(counted_at=counted_at), Event.SUCCESS if now < counted_at + SPACING * limits.open_seconds:
+            return circuit
         case HalfOpen(trips, successes), Event.SUCCESS if successes + 1 < limits.successes:
-            return HalfOpen(trips, successes + 1)
+            return HalfOpen(trips, successes + 1, now)
         case HalfOpen(trips), Event.SUCCESS:
             return Closed(0, trips, now)
         case _:

@@ -110,7 +110,7 @@ def _warnings(decision: Any) -> Iterator[tuple[str, str]]:
     if decision.panic:
         yield "warning", "health was set aside: too few candidates are healthy"
     if decision.stale_regions:
-        yield "warning", f"nothing fresh is known of {', '.join(decision.stale_regions)}"
+        yield "warning", f"no probe, metrics page or heartbeat of {', '.join(decision.stale_regions)} is fresh"
 
 
 # --- candidates ---

@@ -155,9 +155,11 @@ def _prices(compiled: Compiled, prefill: FloatArray, decode: FloatArray, unix_ti
 
 
 def _stale(pool: Pool, signals: Mapping[str, FloatArray], now: float) -> tuple[str, ...]:
-    """Regions in which no deployment has a fresh signal."""
+    """Regions in which no deployment has a fresh signal of its own. What callers report of those that they got tells
+    nothing of the others."""
     newest = np.full(len(pool.places), NEVER)
-    for times in signals.values():
-        np.maximum.at(newest, pool.place, times)
+    for kind, times in signals.items():
+        if kind != "outcome":
+            np.maximum.at(newest, pool.place, times)
     present = np.unique(pool.place)
     return tuple(pool.places[place].region_id for place in present if now - newest[place] > STALE_SECONDS)

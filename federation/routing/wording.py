@@ -52,7 +52,7 @@ def closing(
     if panic:
         parts.append("Too few candidates are healthy, so health was set aside.")
     if record.table.stale_regions:
-        parts.append(f"Nothing fresh is known of {', '.join(record.table.stale_regions)}.")
+        parts.append(f"No probe, metrics page or heartbeat of {', '.join(record.table.stale_regions)} is fresh.")
     return parts
 
 

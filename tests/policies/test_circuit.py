@@ -52,11 +52,26 @@ def test_it_is_half_open_when_its_time_is_over_and_not_before():
     assert after(opened, Event.TICK, now=30.0) == HalfOpen(trips=1)
 
 
+def spaced(circuit: Circuit, count: int, seconds: float, now: float = 0.0) -> Circuit:
+    """After so many successes, so far apart."""
+    for number in range(count):
+        circuit = after(circuit, Event.SUCCESS, now=now + number * seconds)
+    return circuit
+
+
 def test_three_successful_trials_close_it():
     half = HalfOpen(trips=2)
 
-    assert after(half, Event.SUCCESS, Event.SUCCESS, now=50.0) == HalfOpen(trips=2, successes=2)
-    assert after(half, *[Event.SUCCESS] * 3, now=50.0) == Closed(trips=2, since=50.0)
+    assert spaced(half, 2, 1.0, now=50.0) == HalfOpen(trips=2, successes=2, counted_at=51.0)
+    assert spaced(half, 3, 1.0, now=50.0) == Closed(trips=2, since=52.0)
+
+
+def test_trials_that_come_together_count_once():
+    half = HalfOpen(trips=2)
+
+    assert spaced(half, 100, 0.01, now=50.0) == HalfOpen(trips=2, successes=1, counted_at=50.0)
+    assert isinstance(spaced(half, 201, 0.01, now=50.0), Closed)
+    assert isinstance(after(spaced(half, 190, 0.01, now=50.0), Event.FAILURE, now=52.0), Open)
 
 
 def test_a_failed_trial_doubles_the_time_up_to_five_minutes():
@@ -123,4 +138,4 @@ def test_whatever_happens_a_circuit_is_open_at_most_its_longest_time(circuit, ha
 
 @given(CIRCUITS)
 def test_time_and_three_successes_close_any_circuit(circuit: Circuit):
-    assert isinstance(after(circuit, Event.TICK, *[Event.SUCCESS] * 3, now=1e7), Closed)
+    assert isinstance(spaced(after(circuit, Event.TICK, now=1e7), 3, 1.0, now=1e7), Closed)

@@ -84,6 +84,12 @@ class Fleet:
             self.monitor.observe_outcome(deployment, Outcome("d", result=result, **of), self.now, reporter=reporter)
         return self
 
+    def recovered(self) -> Fleet:
+        """After the trials that close a half-open circuit."""
+        for _ in range(3):
+            self.answered().after(1.0)
+        return self
+
     def first_token(self, seconds: float, deployment: str = f"r/n1/{MODEL}") -> Fleet:
         outcome = Outcome("d", phase=Phase.FIRST_TOKEN, time_to_first_token_seconds=seconds)
         self.monitor.observe_outcome(deployment, outcome, self.now)

@@ -72,7 +72,7 @@ def test_old_failures_are_not_counted_in_the_share():
 def test_a_half_open_circuit_closes_after_three_successes_and_starts_slowly():
     fleet = half_open()
 
-    states = [fleet.answered().health().circuit.state for _ in range(3)]
+    states = [fleet.after(1.0).answered().health().circuit.state for _ in range(3)]
     first, later = fleet.health().score, fleet.after(15.0).passed().health().score
 
     assert states == [CircuitState.HALF_OPEN, CircuitState.HALF_OPEN, CircuitState.CLOSED]
@@ -88,7 +88,7 @@ def test_a_failed_trial_opens_it_for_twice_as_long():
 
 
 def test_failures_before_it_opened_do_not_open_it_again_after_it_closed():
-    fleet = half_open().answered(times=3)
+    fleet = half_open().recovered()
 
     fleet.answered(times=30).answered(times=4, result=Result.TIMEOUT)
 

@@ -599,7 +599,7 @@ def test_a_decision_says_how_old_and_how_sure_its_inputs_are() -> None:
     assert decision.table_revision == 1
     assert decision.table_age_seconds == pytest.approx(0.7)
     assert decision.stale_regions == ("us",)
-    assert "Nothing fresh is known of us." in decision.reasoning
+    assert "No probe, metrics page or heartbeat of us is fresh." in decision.reasoning
     ages = {node_of(c.choice.deployment): c.signal_ages for c in decision.candidates}
     assert ages == {"eu/a": {"probe": pytest.approx(0.7)}, "us/b": {"probe": pytest.approx(100.7)}}
 

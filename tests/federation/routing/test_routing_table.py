@@ -134,7 +134,9 @@ def test_a_table_knows_when_the_first_circuit_will_let_a_trial_through() -> None
 
 def test_regions_of_which_nothing_fresh_is_known_are_named() -> None:
     old = replace(WELL, signal_times={"probe": -46.0, "load": -100.0})
-    table = a_table(a_node("eu/a"), a_node("us/b"), a_node("us/c"), a_node("ap/d"), health={"us/b": old, "us/c": old})
+    reported = replace(WELL, signal_times={"probe": -46.0, "outcome": 0.0})
+    sick = {"us/b": old, "us/c": reported}
+    table = a_table(a_node("eu/a"), a_node("us/b"), a_node("us/c"), a_node("ap/d"), health=sick)
     never = build_table(a_snapshot(a_node("eu/a")), {}, home_region="eu", now=0.0)
 
     assert table.stale_regions == ("us",)
