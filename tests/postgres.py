@@ -99,6 +99,11 @@ class Postgres:
         for pid in self._pids():
             _signal(pid, signal.SIGCONT)
 
+    def refuse_writes(self, refuse: bool) -> None:
+        """Lets no transaction that begins from now on write, as a standby does; or lets them write again."""
+        self.execute(f"ALTER SYSTEM SET default_transaction_read_only = {'on' if refuse else 'off'}")
+        self.execute("SELECT pg_reload_conf()")
+
     def close(self) -> None:
         """Ends the server and removes its data."""
         self.thaw()

@@ -9,7 +9,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -22,75 +21,13 @@ from federation.v1 import catalog_pb2, policy_pb2, types_pb2
 from tests.faults.crew import enrolled, retired
 from tests.faults.lives import Life
 from tests.faults.regions import Place, Regions, calling, regions, until
+from tests.faults.scale import SEED, Measured, Scale
 from tests.federation.relay import relay
 from tests.federation.server import Engine, engine, failing
 from tests.postgres import Postgres
 
 # What a peering may take to be whole again: the longest pause between two dials, and what is told in a second.
 SYNC_SECONDS = 6.0
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One line of the table. `row` is the fault's number in the table of faults."""
-
-    row: str
-    fault: str
-    load: str
-    figure: str
-    measured: str
-    met: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """How long and how hard. The default is for CI: what needs a real second takes one, not thirty."""
-
-    cut_seconds: float = 4.0
-    lease_seconds: float = 2.0
-    outage_seconds: float = 4.0
-    rate: float = 15.0
-    cuts: int = 8
-    fleet: int = 200
-    changes: int = 10
-    nodes: int = 6
-    crew_rate: float = 20.0
-    kills: int = 3
-    restarts: int = 3
-    callers: int = 4
-    deadline_seconds: float = 5.0
-    hole_seconds: float = 25.0
-    hedged_seconds: float = 8.0
-    # For pauses of the machine beside what the settings allow.
-    slack_seconds: float = 8.0
-    herd: int = 60
-    full_seconds: float = 2.0
-    open_seconds: float = 2.0
-    storm_seconds: float = 8.0
-
-
-FULL = Scale(
-    cut_seconds=30.0,
-    lease_seconds=30.0,
-    outage_seconds=300.0,
-    rate=100.0,
-    cuts=100,
-    fleet=10_000,
-    changes=200,
-    nodes=10,
-    crew_rate=300.0,
-    kills=20,
-    restarts=9,
-    callers=20,
-    deadline_seconds=1.0,
-    hole_seconds=40.0,
-    hedged_seconds=40.0,
-    slack_seconds=1.0,
-    herd=500,
-    full_seconds=20.0,
-    open_seconds=5.0,
-    storm_seconds=60.0,
-)
 
 
 @asynccontextmanager
@@ -305,7 +242,7 @@ async def refuses(place: Place) -> bool:
 
 async def watch_resume(directory: Path, scale: Scale) -> Measured:
     """A watch is cut again and again while the catalog changes; it resumes where it was."""
-    rng = Random(1)
+    rng = Random(SEED)
     life = await Life.begin({"store.url": f"sqlite:///{directory / 'fairway.db'}"}, directory / "log")
     async with relay(life.address) as wire, grpc.aio.insecure_channel(life.address) as channel:
         place = Place("local", life, channel)

@@ -11,9 +11,9 @@ from pathlib import Path
 import grpc
 
 from federation.v1 import fleet_pb2, routing_pb2
-from tests.faults.cases import Measured, Scale
 from tests.faults.crew import Crew, crew, enrolled
 from tests.faults.regions import CALL_SECONDS, Place, until
+from tests.faults.scale import Measured, Scale
 from tests.federation.server import engine, unpacked
 from tests.postgres import Postgres
 

@@ -15,9 +15,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from federation.edge.client import Client
 from federation.v1 import catalog_pb2
-from tests.faults.cases import Measured, Scale
 from tests.faults.crew import Crew, Gateways, calling, crew, enrolled, patient
 from tests.faults.regions import CALL_SECONDS, Place, until
+from tests.faults.scale import SEED, Measured, Scale
 from tests.federation.relay import Relay, relay
 from tests.federation.server import engine, unpacked
 from tests.postgres import Postgres
@@ -38,7 +38,7 @@ async def register(place: Place, url: str) -> None:
 
 async def killed(directory: Path, scale: Scale, postgres: Postgres) -> Measured:
     """Replicas are killed at random moments, one after the other, and started again."""
-    rng = Random(1)
+    rng = Random(SEED)
     async with crew(directory, postgres.empty_database(), REPLICAS) as found, engine("m") as server:
         await register(found.place, server.url)
         await until(found.all_route)

@@ -7,6 +7,7 @@ import resource
 import sqlite3
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -14,10 +15,10 @@ from pathlib import Path
 import grpc
 
 from catalog.sql import schema
-from tests.faults.cases import Measured, Scale
 from tests.faults.crew import Crew, calling, crew, enrolled, routed
 from tests.faults.lives import Life
 from tests.faults.regions import ROOMY, Place, until
+from tests.faults.scale import Measured, Scale
 from tests.federation.server import engine, failing
 from tests.postgres import Postgres
 
@@ -114,6 +115,45 @@ def limit(file: Path, pid: int) -> Callable[[], None]:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
 
     return lift
+
+
+async def read_only(directory: Path, scale: Scale, postgres: Postgres) -> Measured:
+    """A database becomes one that may not be written to while two replicas serve, and is itself again later."""
+    async with crew(directory, postgres.empty_database(), 2) as found, engine("m") as server:
+        await enrolled(found.place, "n1", server.url)
+        await until(found.all_route)
+        refused, slowest = Counter[str](), 0.0
+        async with calling(found.addresses, scale.crew_rate) as gateways:
+            postgres.refuse_writes(True)
+            try:
+                await until(lambda: refuses(found.place))
+                started = time.monotonic()
+                while (asked := time.monotonic()) - started < scale.full_seconds:
+                    answer = await failing(found.places[refused.total() % 2].register("w", "http://127.0.0.1:1"))
+                    slowest = max(slowest, time.monotonic() - asked)
+                    refused[f"{answer.code.name} {answer.reason}"] += 1
+                    told = answer.message
+                    await asyncio.sleep(0.05)
+            finally:
+                postgres.refuse_writes(False)
+            back = await until(lambda: takes(found.place))
+            await asyncio.sleep(1.0)
+    return Measured(
+        "9",
+        f"PostgreSQL takes no writes for {scale.full_seconds:g} s while two replicas serve",
+        f"{scale.crew_rate:g} Route/s, 20 writes/s",
+        "writes RESOURCE_EXHAUSTED STORE_READ_ONLY, told why; 0 Route failures; recovery within 5 s",
+        f"{len(gateways.failures)} of {gateways.calls} failed{gateways.reasons}; writes {', '.join(sorted(refused))}, "
+        f"the slowest after {slowest:.2f} s; back after {back:.1f} s",
+        not gateways.failures
+        and set(refused) == {"RESOURCE_EXHAUSTED STORE_READ_ONLY"}
+        and "refuses writes" in told
+        and back <= 5.0,
+    )
+
+
+async def refuses(place: Place) -> bool:
+    return not await takes(place)
 
 
 async def takes(place: Place) -> bool:

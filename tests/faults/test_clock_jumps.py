@@ -1,8 +1,12 @@
-"""Row 27: the wall clock jumps an hour while the monotonic one goes on; leases and peerings go by the latter."""
+"""Row 27: the wall clock jumps an hour while the monotonic one goes on; leases and peerings go by the latter.
+Clocks that are apart do no harm, and `fairway doctor` tells of them."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,7 +14,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from catalog.memory import MemoryStore
-from federation.v1 import catalog_pb2, types_pb2
+from federation.v1 import catalog_pb2, fleet_pb2, types_pb2
 from tests.federation.server import Running, ShiftedClock, engine, running, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_loop")]
@@ -57,6 +61,45 @@ async def test_a_wall_clock_that_jumps_ends_no_lease_and_no_peering(hours: int) 
         listed = await eu.catalog.ListNodes(catalog_pb2.ListNodesRequest())
         assert [node.lease_expired for node in listed.nodes] == [False, False]
         assert (link_of(eu, "us"), link_of(us, "eu")) == links
+
+
+async def test_clocks_that_are_five_minutes_apart_move_no_work_and_are_told_by_doctor() -> None:
+    async with two_regions() as (eu, us, clock), engine("m") as node:
+        clock.advance(300.0)
+        await eu.register("eu", "n1", node.url, "m", lease_duration={"seconds": 600}, privacy_level=PUBLIC)
+        await us.until_routable("m", qos={"privacy_level": PUBLIC})
+
+        found = {name: await clock_check(fairway) for name, fairway in (("eu", eu), ("us", us))}
+
+        await until(lambda: linked(us))
+    assert {name: check["status"] for name, check in found.items()} == {"eu": "warn", "us": "ok"}
+    assert "ahead of ours" in found["eu"]["found"]
+    assert "NTP" in found["eu"]["hint"]
+
+
+async def clock_check(fairway: Running) -> dict[str, str]:
+    """What `fairway doctor` finds of a server's clock."""
+    command = (
+        sys.executable,
+        "-m",
+        "federation",
+        "doctor",
+        "--server",
+        fairway.target,
+        "--timeout",
+        "60s",
+        "-o",
+        "json",
+    )
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    told, _ = await process.communicate()
+    (check,) = [check for check in json.loads(told)["checks"] if check["name"] == "clock"]
+    return check  # type: ignore[no-any-return]
+
+
+async def linked(fairway: Running) -> bool:
+    peers = (await fairway.fleet.ListPeers(fleet_pb2.ListPeersRequest())).peers
+    return [peer.state for peer in peers] == [fleet_pb2.LINK_STATE_UP]
 
 
 def link_of(fairway: Running, peer: str) -> object:

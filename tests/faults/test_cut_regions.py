@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.faults import cases
+from tests.faults.scale import Scale
 from tests.postgres import Postgres
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_loop"), pytest.mark.slow]
-SHORT = cases.Scale()
+SHORT = Scale()
 
 
 @pytest.mark.parametrize("one_way", [False, True], ids=["both ways", "one way"])
