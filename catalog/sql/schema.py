@@ -1,6 +1,7 @@
 """The schema of the database: which one it has, whether it is ours, and the upgrade, which one process does at a time.
 
-Programs one step apart may run side by side: a step only adds what the older program does not miss.
+Programs one step apart may run side by side, in any order, so that a release can be rolled out and back: a step only
+adds what the older program does not miss, and is numbered after the one before.
 """
 
 from __future__ import annotations
@@ -56,7 +57,10 @@ def current(url: str) -> str | None:
 
 
 def check(url: str) -> None:
-    """SchemaBehind or SchemaAhead unless the database has the schema that this program needs. StoreUnavailable."""
+    """SchemaBehind or SchemaAhead unless the database has the schema that this program needs, or the next one.
+
+    StoreUnavailable.
+    """
     check_current(current(url), parse_url(url))
 
 
@@ -66,16 +70,22 @@ def check_current(found: str | None, url: URL, known: Sequence[str] | None = Non
     where = url.render_as_string(hide_password=True)
     if found is None:
         raise SchemaBehind(f"{where} holds no catalog yet; create it with: fairway db upgrade")
-    if found == known[-1]:
+    if found == known[-1] or _is_next(found, known[-1]):
         return
     if found in known:
         raise SchemaBehind(
             f"{where} has schema {found}, this program needs {known[-1]}; bring it up to date with: fairway db upgrade"
         )
     raise SchemaAhead(
-        f"{where} has schema {found}, which this program does not know (it knows up to {known[-1]}); "
+        f"{where} has schema {found}, which this program does not know (it knows up to {known[-1]}, and runs beside "
+        "one step more); "
         "upgrade this program to the version that the other replicas run"
     )
+
+
+def _is_next(found: str, head: str) -> bool:
+    """Whether a schema is one step after a program's own, of the program that is being rolled out beside it."""
+    return found.isdecimal() and head.isdecimal() and int(found) == int(head) + 1
 
 
 def current_of(connection: Connection) -> str | None:
@@ -89,9 +99,10 @@ def file_exists(url: URL) -> bool:
 
 
 def upgrade(url: str, *, wait_seconds: float = WAIT_SECONDS) -> bool:
-    """Brings the schema up to date in one transaction; False where it was. SchemaAhead, StoreUnavailable.
+    """Brings the schema up to date in one transaction; False where it was, or is one step ahead.
 
-    Of several processes at once, one applies and the others wait for it, `wait_seconds` at most.
+    SchemaAhead, StoreUnavailable. Of several processes at once, one applies and the others wait for it, `wait_seconds`
+    at most.
     """
     parsed = parse_url(url)
     until = time.monotonic() + wait_seconds
@@ -118,7 +129,7 @@ def _upgrade(url: URL, until: float, *, locked: bool) -> bool:
         if locked and not is_sqlite(url):
             _lock(connection, url, until)
         found = current_of(connection)
-        if found == head():
+        if found is not None and (found == head() or _is_next(found, head())):
             return False
         if found is not None:
             # Behind is what we came for; ahead goes up.

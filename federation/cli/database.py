@@ -64,7 +64,7 @@ def upgrade(url: str) -> None:
 
     with translated(ExitCode.CONFLICT):
         applied = schema.upgrade(url)
-    print_lines([f"{'upgraded to' if applied else 'already at'} {schema.head()}"])
+        print_lines([f"{'upgraded to' if applied else 'already at'} {schema.current(url)}"])
 
 
 @command(app, "check", url=database)
@@ -74,7 +74,7 @@ def check(url: str) -> None:
 
     with translated(ExitCode.CHECK_FAILED):
         schema.check(url)
-    print_lines([f"ok  schema {schema.head()}"])
+        print_lines([f"ok  schema {schema.current(url)}"])
 
 
 @command(app, "current", url=database, out=output)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
+import psycopg
 import pytest
 
 from catalog.errors import NotFound, NotOwner, StoreUnavailable
@@ -151,6 +152,62 @@ async def test_polling_finds_changes_where_notifications_are_lost(postgres: Post
         await reader.wait(0, LONG * 2)
 
 
+async def test_a_connection_that_listens_is_made_anew_after_it_was_killed(
+    postgres: Postgres, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("catalog.sql.news.LISTEN_AGAIN_SECONDS", 0.1)
+    url = postgres.database()
+    writer, reader = await opened(url), await opened(url)
+    with anyio.fail_after(LONG):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(reader.wait, 0, LONG * 2)
+            await listening(postgres, 1)
+            (killed,) = postgres.execute(LISTENERS)
+            postgres.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
+            while postgres.execute(LISTENERS) in ([], [killed]):  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+
+            await writer.put([a_region()])
+
+
+async def test_a_later_write_is_not_seen_before_an_earlier_one_that_has_not_ended(
+    postgres: Postgres, opened: Open
+) -> None:
+    url = postgres.database()
+    one, other, reader = await opened(url), await opened(url), await opened(url)
+    await one.put([a_region()])
+    ended: list[str] = []
+
+    async def first() -> None:
+        await one.put([a_node("eu-west-1/first", "m")])
+        ended.append("first")
+
+    async def second() -> None:
+        # Nothing of it stands in the way of the first.
+        await other.put([a_region("eu-west-2")])
+        ended.append("second")
+
+    with anyio.fail_after(LONG):
+        async with anyio.create_task_group() as tasks, await psycopg.AsyncConnection.connect(url) as between:
+            # The first has its revision, and waits for this to end before it can store its node.
+            await between.execute("INSERT INTO nodes VALUES ('eu-west-1/first', 'eu-west-1', 'first', '', 0, '', '')")
+            tasks.start_soon(first)
+            await waiting(postgres, url, 1)
+            tasks.start_soon(second)
+            for _ in range(20):
+                assert [change.revision for change in await reader.changes(0)] == [1]
+                await anyio.sleep(0.01)
+            await waiting(postgres, url, 2)
+            assert not ended
+            await between.rollback()
+
+        found = await reader.changes(1)
+
+    assert [change.revision for change in found] == [2, 3, 4]
+    assert [change.name for change in found] == ["m", "eu-west-1/first", "eu-west-2"]
+    assert ended == ["first", "second"]
+
+
 async def test_a_database_without_notifications_is_polled(postgres: Postgres, opened: Open) -> None:
     url = postgres.database()
     without(postgres, url, "pg_notify(text, text) RETURNS void")
@@ -266,6 +323,18 @@ async def test_what_was_acknowledged_survives_a_kill(sql_url: str, opened: Open)
     # Whole transactions only, and no revision lost.
     assert len(snapshot.regions) == snapshot.revision == 2 * len([name for name in snapshot.regions if "twin" in name])
     await store.put([a_region("after")])
+
+
+LISTENERS = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
+
+
+async def waiting(postgres: Postgres, url: str, count: int) -> None:
+    """Returns when so many sessions of a database wait for another one."""
+    query = (
+        f"SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = '{url.rpartition('/')[2]}'"
+    )
+    while postgres.execute(query) != [(count,)]:  # noqa: ASYNC110
+        await anyio.sleep(0.01)
 
 
 async def listening(postgres: Postgres, count: int) -> None:

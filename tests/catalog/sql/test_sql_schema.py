@@ -20,6 +20,7 @@ from catalog.errors import SchemaAhead, SchemaBehind, StoreUnavailable
 from catalog.sql import schema
 from catalog.sql.engines import parse_url, sync_engine
 from catalog.sql.tables import metadata
+from tests.catalog.builders import a_node, a_region
 from tests.catalog.conftest import Open
 from tests.catalog.sql.test_sql_replicas import without
 from tests.postgres import Postgres
@@ -97,6 +98,27 @@ async def test_a_newer_database_asks_for_a_newer_program(empty_url: str, opened:
     assert schema.current(empty_url) == "9999"
 
 
+@pytest.mark.anyio
+async def test_a_program_runs_beside_the_next_one_and_starts_anew_beside_it(empty_url: str, opened: Open) -> None:
+    schema.upgrade(empty_url)
+    running = await opened(empty_url)
+    await running.put([a_region()])
+
+    # What the next program's upgrade does: it adds, and nobody stops for it.
+    following = f"{int(schema.head()) + 1:04}"
+    run(empty_url, "ALTER TABLE nodes ADD COLUMN colour TEXT")
+    run(empty_url, "CREATE TABLE colours (colour TEXT PRIMARY KEY)")
+    run(empty_url, f"UPDATE alembic_version SET version_num = '{following}'")
+    await running.put([a_node("eu-west-1/a", "m")])
+    schema.check(empty_url)
+    assert not schema.upgrade(empty_url)
+    again = await opened(empty_url)
+    await again.put([a_node("eu-west-1/b", "m")])
+
+    assert sorted((await running.snapshot()).nodes) == ["eu-west-1/a", "eu-west-1/b"]
+    assert schema.current(empty_url) == following
+
+
 def test_an_older_known_schema_is_behind_and_says_both() -> None:
     with pytest.raises(SchemaBehind, match=r"has schema 0001, this program needs 0003; .* with: fairway db upgrade"):
         schema.check_current("0001", parse_url("sqlite:///fairway.db"), known=("0001", "0002", "0003"))
@@ -117,7 +139,7 @@ def test_of_several_processes_that_upgrade_exactly_one_does(empty_url: str) -> N
         subprocess.Popen(
             [sys.executable, "-c", UPGRADE, empty_url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        for _ in range(4)
+        for _ in range(5)
     ]
     for process in processes:
         assert process.stdout is not None
@@ -128,7 +150,7 @@ def test_of_several_processes_that_upgrade_exactly_one_does(empty_url: str) -> N
         process.stdin.flush()
     applied = [process.communicate()[0].strip() for process in processes]
 
-    assert sorted(applied) == ["False", "False", "False", "True"]
+    assert sorted(applied) == ["False", "False", "False", "False", "True"]
     schema.check(empty_url)
 
 
