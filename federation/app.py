@@ -264,7 +264,7 @@ class ControlPlane:
             return None
         incarnation = f"{rng.getrandbits(64):016x}"
         return Peering(
-            Identity(region.id, region.owns, incarnation, region.jurisdiction),
+            Identity(region.id, region.owns, incarnation, region.jurisdiction, VERSION),
             peers=peering.peers,
             rules=export_rules(peering.exports, peering.withhold),
             lease_seconds=peering.lease_seconds,

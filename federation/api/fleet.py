@@ -252,6 +252,9 @@ def _peer(status: PeerStatus) -> pb.Peer:
         exported_nodes=status.exported_nodes,
         round_trip=optional_duration(status.round_trip_seconds),
         reason=status.reason,
+        version=status.version,
+        imported_models=status.imported_models,
+        exported_models=status.exported_models,
     )
 
 

@@ -18,6 +18,8 @@ from federation.cli.figures import (
 from federation.cli.table import Column
 
 ABSENT_STATUS = "ready"
+# Of lists without a bound, in a column.
+SHOWN_NAMES = 5
 
 
 def node_name(node: Any) -> str:
@@ -65,6 +67,12 @@ def _labels(labels: Any) -> str:
 
 def _words(values: Any) -> str:
     return " ".join(values) or UNKNOWN
+
+
+def _few(values: Any) -> str:
+    """The first of them, and how many more."""
+    more = len(values) - SHOWN_NAMES
+    return _words(values[:SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _lag(peer: Any) -> str:
@@ -171,10 +179,14 @@ PEERS = (
     Column("LEASE", lambda p: duration(span(p, "lease_left")), right=True),
     Column("AGE", lambda p: duration(span(p, "age")), right=True),
     Column("RTT", lambda p: duration(span(p, "round_trip")), right=True),
-    Column("IN", lambda p: count(p.imported_nodes), right=True),
-    Column("OUT", lambda p: count(p.exported_nodes), right=True),
-    Column("IN REV", lambda p: str(p.imported_revision), right=True, wide=True),
-    Column("OUT REV", lambda p: str(p.exported_revision), right=True, wide=True),
+    Column("IN", lambda p: UNKNOWN if p.replica_id else count(p.imported_nodes), right=True),
+    Column("OUT", lambda p: UNKNOWN if p.replica_id else count(p.exported_nodes), right=True),
+    Column("IN REV", lambda p: str(p.imported_revision or UNKNOWN), right=True, wide=True),
+    Column("OUT REV", lambda p: str(p.exported_revision or UNKNOWN), right=True, wide=True),
+    Column("VERSION", lambda p: p.version or UNKNOWN, wide=True),
+    Column("OWNS", lambda p: _words(p.owned_regions), wide=True),
+    Column("MODELS IN", lambda p: _few(p.imported_models), wide=True, folds=True),
+    Column("MODELS OUT", lambda p: _few(p.exported_models), wide=True, folds=True),
     Column("WHY", lambda p: p.reason or UNKNOWN, folds=True),
 )
 

@@ -180,5 +180,7 @@ def _words(error: BaseException) -> str:
     if isinstance(error, grpc.aio.AioRpcError):
         if error.code() is grpc.StatusCode.UNIMPLEMENTED:
             return "it takes no peers: set region.owns there"
-        return f"{error.code().name}: {error.details() or 'no details'}"
+        # Of a dial that failed: how, after the address that was dialed, which whoever reads this knows.
+        failed, _, how = (error.details() or "no details").partition("last error: ")
+        return f"{error.code().name}: {how.rpartition(': ')[2] if how else failed}"
     return f"the stream broke: {error}"

@@ -28,12 +28,14 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a control plane is: its region, what it owns, which life of its log it lives, the law of its region."""
+    """Who a control plane is: its region, what it owns, which life of its log it lives, the law of its region, and its
+    version ("": not said), which is for people."""
 
     region_id: str
     owned_regions: tuple[str, ...]
     incarnation: str
     jurisdictions: tuple[str, ...] = ()
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -37,6 +37,8 @@ MAX_RETRY_SECONDS = 5.0
 # Only somebody who edits a configuration ends a refusal.
 REFUSED_RETRY_SECONDS = 30.0
 REPORTS_SECONDS = 0.25
+# Models of a peer that are listed for people: some 50 KB of an answer.
+MAX_MODELS = 1_000
 # Two heartbeats: a link that was heard since is no leftover of a peer that started anew.
 ALIVE_SECONDS = 2.0
 
@@ -68,6 +70,9 @@ class PeerStatus:
     exported_nodes: int = 0
     round_trip_seconds: float | None = None
     reason: str = ""
+    version: str = ""
+    imported_models: tuple[str, ...] = ()
+    exported_models: tuple[str, ...] = ()
 
 
 class Dial:
@@ -330,6 +335,8 @@ class Peering:
         if link is None:
             reason, refused = (dial.reason, dial.refused) if dial else self._ended.get(region_id, ("", False))
             state = "refused" if refused else "down"
+            if known is None and not refused:
+                reason = f"never met; {reason}"
         else:
             reason, state = "", "up" if link.session.stage is Stage.UP else "syncing"
         if known is not None and known.expired:
@@ -346,10 +353,17 @@ class Peering:
             lag_seconds=None if known is None else max(0.0, now - known.heard_at),
             lease_left_seconds=None if known is None else known.lease_left(now),
             imported_nodes=0 if known is None else len(known.view.nodes),
-            exported_nodes=0 if link is None else link.session.told_nodes,
+            exported_nodes=0 if link is None else len(link.session.told.nodes),
             round_trip_seconds=None if known is None else known.round_trip_seconds,
             reason=reason,
+            version="" if known is None else known.identity.version,
+            imported_models=() if known is None else _listed(known.view.models),
+            exported_models=() if link is None else _listed(link.session.told.models),
         )
+
+
+def _listed(models: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(models)[:MAX_MODELS])
 
 
 def check_peers(peers: tuple[str, ...], tls: TlsOptions | None, *, insecure: bool) -> None:

@@ -162,8 +162,9 @@ class Session:
         return self.stage is Stage.UP
 
     @property
-    def told_nodes(self) -> int:
-        return 0 if self._told is None else len(self._told.nodes)
+    def told(self) -> View:
+        """What the peer was told last, whether or not it said that it has it."""
+        return NOTHING_TOLD if self._told is None else self._told
 
     def open(self) -> tuple[Effect, ...]:
         """The hello of the side that opened the stream."""
@@ -264,8 +265,13 @@ class Session:
 
     def _refusal(self, peer: Identity) -> str:
         """Why there can be no peering with it; "" where there can."""
+        if (peer.region_id, peer.incarnation) == (self.me.region_id, self.me.incarnation):
+            return "the address leads back to this control plane; take it out of peering.peers"
         if peer.region_id == self.me.region_id:
-            return f"both are control planes of region {peer.region_id!r}; give each a region.id of its own"
+            return (
+                f"both are control planes of region {peer.region_id!r}; give each a region.id of its own, or, where "
+                "they are replicas on one database, take the address out of peering.peers"
+            )
         both = sorted(set(peer.owned_regions) & set(self.me.owned_regions))
         if both:
             return (

@@ -48,6 +48,7 @@ def _to(message: Message) -> dict[str, object]:
                     owned_regions=identity.owned_regions,
                     incarnation=identity.incarnation,
                     jurisdictions=identity.jurisdictions,
+                    version=identity.version,
                     applied_incarnation=incarnation,
                     applied_revision=revision,
                     lease_duration=duration(lease),
@@ -141,7 +142,13 @@ def message_from(message: pb.ExchangeRequest | pb.ExchangeResponse) -> Message:
 
 
 def _hello_from(hello: pb.PeerHello) -> Hello:
-    identity = Identity(hello.region_id, tuple(hello.owned_regions), hello.incarnation, tuple(hello.jurisdictions))
+    identity = Identity(
+        hello.region_id,
+        tuple(hello.owned_regions),
+        hello.incarnation,
+        tuple(hello.jurisdictions),
+        hello.version[:63],
+    )
     if not identity.region_id or not identity.incarnation or identity.region_id not in identity.owned_regions:
         raise ValueError("a hello needs region_id, incarnation and owned_regions with that region among them")
     lease = seconds_of(hello.lease_duration) if hello.HasField("lease_duration") else 30.0

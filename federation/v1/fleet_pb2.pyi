@@ -347,7 +347,7 @@ class ListPeersRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Peer(_message.Message):
-    __slots__ = ("region_id", "address", "state", "imported_revision", "exported_revision", "lag", "lease_left", "imported_nodes", "exported_nodes", "round_trip", "reason", "role", "owned_regions", "replica_id", "age")
+    __slots__ = ("region_id", "address", "state", "imported_revision", "exported_revision", "lag", "lease_left", "imported_nodes", "exported_nodes", "round_trip", "reason", "role", "owned_regions", "replica_id", "age", "version", "imported_models", "exported_models")
     REGION_ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -363,6 +363,9 @@ class Peer(_message.Message):
     OWNED_REGIONS_FIELD_NUMBER: _ClassVar[int]
     REPLICA_ID_FIELD_NUMBER: _ClassVar[int]
     AGE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    IMPORTED_MODELS_FIELD_NUMBER: _ClassVar[int]
+    EXPORTED_MODELS_FIELD_NUMBER: _ClassVar[int]
     region_id: str
     address: str
     state: LinkState
@@ -378,7 +381,10 @@ class Peer(_message.Message):
     owned_regions: _containers.RepeatedScalarFieldContainer[str]
     replica_id: str
     age: _duration_pb2.Duration
-    def __init__(self, region_id: _Optional[str] = ..., address: _Optional[str] = ..., state: _Optional[_Union[LinkState, str]] = ..., imported_revision: _Optional[int] = ..., exported_revision: _Optional[int] = ..., lag: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., lease_left: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., imported_nodes: _Optional[int] = ..., exported_nodes: _Optional[int] = ..., round_trip: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reason: _Optional[str] = ..., role: _Optional[_Union[PeerRole, str]] = ..., owned_regions: _Optional[_Iterable[str]] = ..., replica_id: _Optional[str] = ..., age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    version: str
+    imported_models: _containers.RepeatedScalarFieldContainer[str]
+    exported_models: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, region_id: _Optional[str] = ..., address: _Optional[str] = ..., state: _Optional[_Union[LinkState, str]] = ..., imported_revision: _Optional[int] = ..., exported_revision: _Optional[int] = ..., lag: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., lease_left: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., imported_nodes: _Optional[int] = ..., exported_nodes: _Optional[int] = ..., round_trip: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reason: _Optional[str] = ..., role: _Optional[_Union[PeerRole, str]] = ..., owned_regions: _Optional[_Iterable[str]] = ..., replica_id: _Optional[str] = ..., age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., version: _Optional[str] = ..., imported_models: _Optional[_Iterable[str]] = ..., exported_models: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListPeersResponse(_message.Message):
     __slots__ = ("peers",)

@@ -15,7 +15,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class PeerHello(_message.Message):
-    __slots__ = ("region_id", "owned_regions", "incarnation", "applied_revision", "lease_duration", "applied_incarnation", "jurisdictions")
+    __slots__ = ("region_id", "owned_regions", "incarnation", "applied_revision", "lease_duration", "applied_incarnation", "jurisdictions", "version")
     REGION_ID_FIELD_NUMBER: _ClassVar[int]
     OWNED_REGIONS_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -23,6 +23,7 @@ class PeerHello(_message.Message):
     LEASE_DURATION_FIELD_NUMBER: _ClassVar[int]
     APPLIED_INCARNATION_FIELD_NUMBER: _ClassVar[int]
     JURISDICTIONS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     region_id: str
     owned_regions: _containers.RepeatedScalarFieldContainer[str]
     incarnation: str
@@ -30,7 +31,8 @@ class PeerHello(_message.Message):
     lease_duration: _duration_pb2.Duration
     applied_incarnation: str
     jurisdictions: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, region_id: _Optional[str] = ..., owned_regions: _Optional[_Iterable[str]] = ..., incarnation: _Optional[str] = ..., applied_revision: _Optional[int] = ..., lease_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., applied_incarnation: _Optional[str] = ..., jurisdictions: _Optional[_Iterable[str]] = ...) -> None: ...
+    version: str
+    def __init__(self, region_id: _Optional[str] = ..., owned_regions: _Optional[_Iterable[str]] = ..., incarnation: _Optional[str] = ..., applied_revision: _Optional[int] = ..., lease_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., applied_incarnation: _Optional[str] = ..., jurisdictions: _Optional[_Iterable[str]] = ..., version: _Optional[str] = ...) -> None: ...
 
 class PeerSnapshot(_message.Message):
     __slots__ = ("revision", "regions", "nodes", "complete", "models", "part")

@@ -13,6 +13,7 @@ import grpc
 import pytest
 
 from catalog.memory import MemoryStore
+from federation.app import VERSION
 from federation.config import ConfigError
 from federation.v1 import catalog_pb2, fleet_pb2, routing_pb2, types_pb2
 from tests.federation.certificates import an_authority, write_pair
@@ -113,6 +114,9 @@ async def test_peers_are_listed_with_role_lease_counts_and_round_trip():
         )
         assert away.role == fleet_pb2.PEER_ROLE_ACCEPTED
         assert (home.imported_nodes, away.exported_nodes) == (1, 1)
+        assert (list(home.imported_models), list(away.exported_models)) == (["m"], ["m"])
+        assert list(home.exported_models) == list(away.imported_models) == []
+        assert home.version == VERSION
         assert home.imported_revision == eu.plane.feed.revision
         assert 0 < home.round_trip.ToNanoseconds() < 2e9
         assert 20 < home.lease_left.seconds <= 30
@@ -123,6 +127,28 @@ async def test_peers_are_listed_with_role_lease_counts_and_round_trip():
         async with aiohttp.ClientSession() as http, http.get(f"{us.admin_url}/metrics") as page:
             assert 'peer_up{peer="eu"} 1.0' in await page.text()
         await until(lambda: "eu" in us.plane.router.table.pool.places[2].round_trip_seconds)
+
+
+async def test_who_never_answered_is_told_apart_from_who_does_no_more():
+    async with AsyncExitStack() as life:
+        eu = await life.enter_async_context(region("eu"))
+        async with region("us", eu.target, "127.0.0.1:1", seed=2) as us:
+            await until(lambda: up(us) == 1)
+            met, never = (await us.fleet.ListPeers(fleet_pb2.ListPeersRequest())).peers
+            assert (met.region_id, met.state) == ("eu", fleet_pb2.LINK_STATE_UP)
+            assert not never.region_id
+            assert not never.HasField("lag")
+
+            await life.aclose()
+            await until(lambda: up(us) == 0)
+            await until(lambda: us.plane.peering.dials[1].reason != "not tried yet")
+            gone, never = (await us.fleet.ListPeers(fleet_pb2.ListPeersRequest())).peers
+
+            assert (gone.region_id, gone.state, gone.version) == ("eu", fleet_pb2.LINK_STATE_DOWN, VERSION)
+            assert gone.HasField("lag")
+            assert 0 < gone.lease_left.seconds < 30
+            assert not gone.reason.startswith("never met")
+            assert never.reason == "never met; UNAVAILABLE: Connection refused"
 
 
 async def test_a_cut_region_goes_on_alone_drops_imports_at_the_end_of_the_lease_and_merges_again():

@@ -88,6 +88,7 @@ def test_the_shorter_lease_counts():
     [
         (replace(EU, owned_regions=("eu", "us")), "eu and us both own us"),
         (replace(US, incarnation="life-2"), "both are control planes of region 'us'"),
+        (US, "the address leads back to this control plane"),
     ],
 )
 def test_a_peer_that_claims_what_is_owned_here_is_refused(peer: Identity, words: str):

@@ -50,7 +50,7 @@ REPORT = DeploymentReport(
     decode_tokens_per_second=50.0,
 )
 MESSAGES: tuple[Message, ...] = (
-    Hello(Identity("eu", ("eu", "eu-2"), "life", ("DE", "EU")), "theirs", 7, 12.5),
+    Hello(Identity("eu", ("eu", "eu-2"), "life", ("DE", "EU"), "1.2.3"), "theirs", 7, 12.5),
     Update(None, 4, 1, False, regions=REGIONS, models=(a_model(),), nodes=NODES),
     Update(3, 4, 0, True, nodes=NODES[:1], removed_regions=("a",), removed_models=("b",), removed_nodes=("a/c",)),
     Update(0, 4),
