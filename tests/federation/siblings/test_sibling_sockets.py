@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -10,7 +13,7 @@ import pytest
 from catalog.memory import MemoryStore
 from federation.siblings import wire
 from federation.siblings.messages import Hello, Life
-from federation.v1 import peering_pb2_grpc
+from federation.v1 import peering_pb2_grpc, routing_pb2
 from tests.federation.certificates import an_authority, write_pair
 from tests.federation.server import Running, ShiftedClock, engine, running, until
 
@@ -91,3 +94,53 @@ async def test_a_replica_that_joins_routes_by_what_the_others_know_from_its_firs
 
             assert decision.target.node_id == "n1"
             assert linked(one, two)
+
+
+async def test_replicas_that_both_have_traffic_send_one_trial_between_them():
+    store = a_store()
+    flags = {**SHARED, "circuit.open_seconds": 1.0, "health.probe_interval_seconds": 0.5}
+    async with (
+        running(flags, store=store, seed=1) as one,
+        running(flags, store=store, seed=2) as two,
+        engine("m") as node,
+    ):
+        await one.register("local", "n1", node.url, "m")
+        for each in (one, two):
+            await each.until_routable("m")
+        await until(lambda: linked(one, two))
+        links = [each.link for plane in (one, two) for each in plane.plane.siblings._up.values()]
+        await fail(one, 5)
+        await until(lambda: states(one, two) == ["open", "open"])
+
+        trials, rounds = 0, 0
+        end = time.monotonic() + 60.0
+        # Nobody says what became of a trial: the first is under way for as long as this looks, longer than turns take.
+        while rounds < 60 and time.monotonic() < end:
+            for each in (one, two):
+                with suppress(grpc.aio.AioRpcError):
+                    trials += (await each.route("m")).target.node_id == "n1"
+            rounds += trials > 0
+            await asyncio.sleep(0.05)
+
+        # Apart, each tries by itself: twice rather than never.
+        assert links == [each.link for plane in (one, two) for each in plane.plane.siblings._up.values()]
+        assert trials == 1
+
+
+async def fail(fairway: Running, count: int) -> None:
+    outcomes = [
+        routing_pb2.Outcome(
+            decision_id=f"x-{number}",
+            region_id="local",
+            node_id="n1",
+            model_id="m",
+            result=routing_pb2.OUTCOME_RESULT_SERVER_ERROR,
+        )
+        for number in range(count)
+    ]
+    await fairway.routing.ReportOutcomes(routing_pb2.ReportOutcomesRequest(outcomes=outcomes))
+
+
+def states(*all_of_them: Running) -> list[str]:
+    """The circuit of the one deployment, as tables have it."""
+    return [each.plane.installer.health["local/n1/m"].circuit.state.value for each in all_of_them]
