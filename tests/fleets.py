@@ -431,3 +431,37 @@ def _least_price(node: Node, deployment: Deployment, prefill: float | None, requ
     cheapest = min(into or 0.0, (into or 0.0) if cached is None else cached)
     factor = deployment.price_bands[0].factor if deployment.price_bands else 1.0
     return factor * (asked * cheapest + answer * (out or 0.0)) / max(1, asked + answer)
+
+
+def a_priced_fleet(seed: int, size: int) -> Fleet:
+    """A drawn fleet with room, in which all prices are known, so that draws of two may decide."""
+    fleet = random_fleet(Random(seed), size, calm=True)
+
+    def priced(deployment: Deployment) -> Deployment:
+        return replace(
+            deployment,
+            price_usd_per_million_input_tokens=deployment.price_usd_per_million_input_tokens or 1.0,
+            price_usd_per_million_output_tokens=deployment.price_usd_per_million_output_tokens or 2.0,
+            max_concurrency=deployment.max_concurrency and 20 * deployment.max_concurrency,
+        )
+
+    return fleet.with_nodes(
+        replace(node, deployments=tuple(map(priced, node.deployments))) for node in fleet.snapshot.nodes.values()
+    )
+
+
+def plain_kinds(seed: int, count: int) -> list[RouteRequest]:
+    """Requests of a few kinds that a draw of two may settle, mixed."""
+    rng = Random(seed)
+    few = [
+        RouteRequest(
+            model_id="small",
+            policy_id="random",
+            origin_region=rng.choice(["eu", "us", "ap"]),
+            input_tokens=rng.choice([None, 1, 300, 1_500]),
+            max_output_tokens=rng.choice([None, 1, 100]),
+            max_alternatives=rng.choice([None, 0, 1, 3, 16]),
+        )
+        for _ in range(6)
+    ]
+    return [replace(rng.choice(few), request_id=f"r{number}") for number in range(count)]

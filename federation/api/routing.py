@@ -18,6 +18,7 @@ from federation.api.calls import Context
 from federation.api.convert import decisions as convert
 from federation.api.convert.records import RecordWriter
 from federation.api.convert.requests import RequestReader
+from federation.api.convert.runs import RunWriter
 from federation.api.convert.targets import framed
 from federation.api.errors import InvalidFields, NotOffered
 from federation.feed import CatalogFeed
@@ -37,8 +38,11 @@ CANDIDATES_SECONDS = 60.0
 CANDIDATES_KEPT = 32
 # A table follows the catalog within this time.
 INSTALL_SECONDS = 0.1
-# Requests of a batch that are decided in one go, some ms; then other calls have their turn.
-AT_A_TIME = 32
+# Seconds that a batch goes on for; then other calls have their turn. Requests that it decides in one go until it is
+# known how long they take, and at most.
+TURN_SECONDS = 0.002
+AT_FIRST = 32
+AT_MOST = 500
 # Tag of field 1 with a message: RouteResponse.decision, RouteBatchResponse.results, RouteStreamResponse.result and
 # RouteResult.decision.
 FIELD_1 = b"\x0a"
@@ -73,6 +77,7 @@ class RoutingService(routing_pb2_grpc.RoutingServiceServicer):
         self._kept: OrderedDict[str, Kept] = OrderedDict()
         self._reader = RequestReader()
         self._writer = RecordWriter()
+        self._runs = RunWriter(self._writer)
         self.durations = Histogram()
 
     async def Route(self, request: pb.RouteRequest, context: Context) -> bytes:
@@ -90,10 +95,14 @@ class RoutingService(routing_pb2_grpc.RoutingServiceServicer):
         if not 1 <= count <= 1000:
             raise InvalidFields(("requests", f"must hold 1 to 1,000 requests; got {count:,}"))
         results: list[bytes] = []
-        for start in range(0, count, AT_A_TIME):
-            if start:
+        several = AT_FIRST
+        while len(results) < count:
+            if results:
                 await asyncio.sleep(0)
-            results += self._results(request.requests[start : start + AT_A_TIME])
+            started = self._monotonic()
+            results += self._results(request.requests[len(results) : len(results) + several])
+            took = max(1e-6, self._monotonic() - started)
+            several = max(1, min(AT_MOST, int(several * TURN_SECONDS / took)))
         return b"".join(results)
 
     async def RouteStream(
@@ -112,10 +121,22 @@ class RoutingService(routing_pb2_grpc.RoutingServiceServicer):
                 read.append(self._reader.read(message))
             except InvalidFields as e:
                 invalid[index] = e
-        placed = iter(self._router.place_many(read, self._monotonic()))
+        placed = self._router.place_many(read, self._monotonic())
+        written: dict[int, bytes] = {}
+        for run, places in placed.runs():
+            told = self._runs.encoded(run, places)
+            written.update((run.begin + place, result) for place, result in told.items())
         results: list[bytes] = []
+        number = -1
         for index, message in enumerate(messages):
-            found = invalid[index] if index in invalid else next(placed)
+            if index in invalid:
+                found: Record | NoCandidate | InvalidFields = invalid[index]
+            else:
+                number += 1
+                if number in written:
+                    results.append(written[number])
+                    continue
+                found = placed[number]
             if isinstance(found, Record):
                 result = framed(FIELD_1, self._writer.encoded(found))
             else:

@@ -13,12 +13,13 @@ from federation.config import RoutingSettings
 from federation.routing import wording
 from federation.routing.asked import unknown
 from federation.routing.decisions import NOTHING_CACHED, PLAIN, Rare, Record, Told, rejections
-from federation.routing.frame import Frame, draw_two, frame_of
+from federation.routing.frame import MAX_ALTERNATIVES, Frame, draw_two, frame_of
 from federation.routing.groups import Entry
 from federation.routing.look import Found
 from federation.routing.planner import MAX_PLANS, MAX_ROWS, Planner
 from federation.routing.rations import Rations
 from federation.routing.roads import Roads
+from federation.routing.runs import Run, begun
 from federation.routing.spills import Spills
 from federation.routing.state import State, cached_column, load_of
 from federation.routing.table import Table
@@ -34,8 +35,6 @@ from policies.types import Candidate, Code, Explain, Kind, RouteRequest
 
 # Half of a probe interval: on the average somebody who is well again is seen to be so after this.
 UNHEALTHY_RETRY_SECONDS = 5.0
-# Alternatives that are told at most.
-MAX_ALTERNATIVES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +219,17 @@ class Deciding:
             chosen,
             told,
         )
+
+    def run(
+        self, requests: Sequence[RouteRequest], begin: int, number: int, wall: float, now: float
+    ) -> tuple[Run | None, int]:
+        """Pairs for requests from one place on, as far as pairs may decide them; the first one has this number.
+
+        Answers with how many these are, too; no run where they are too few.
+        """
+        if self.rations.budgeted:
+            return None, len(requests) - begin
+        return begun(self._frames, self._state, requests, begin, (self._seed, number), wall, now)
 
     def _frame(self, request: RouteRequest, wall: float, seed: int) -> Frame:
         """The frame for a request, made where there is none."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from federation.routing.planner import Plan
 from federation.routing.ranking import Ranking, Scalars
@@ -18,9 +19,14 @@ from policies.policy import Policy
 from policies.pool import IntArray
 from policies.registry import Registry
 
+if TYPE_CHECKING:
+    from federation.routing.pairs import Laid
+
 # Pools up to this size are remembered whole with each decision; of larger ones, whom a walk visited.
 KEEP_ROWS = 64
 INFINITE = float("inf")
+# Alternatives that are told at most.
+MAX_ALTERNATIVES = 16
 
 # Who is suspected of more is drawn to stand in for nobody.
 SURE_SUSPICION = 1.5
@@ -62,6 +68,8 @@ class Frame:
     spares: list[tuple[int, int, Sequence[int]]]
     # By row: model, client region and chosen region, as they are counted.
     keys: dict[int, tuple[str, str, str]] = field(default_factory=dict)
+    # For reading by columns, once somebody does.
+    laid: Laid | None = None
 
     def key(self, row: int) -> tuple[str, str, str]:
         """Under what a decision for a row is counted."""

@@ -174,7 +174,8 @@ class Groups:
     throughput_seconds: float
     # Tokens of a prompt of the usual length.
     usual_tokens: float
-    # What each slot's group is; -1: none.
+    # What each slot's group is; -1: none. As a column and for reading one by one.
+    numbers: IntArray
     number_of: list[int]
     made: dict[int, Group] = field(default_factory=dict)
     filled: int = 0
@@ -306,7 +307,7 @@ def grouped(passed: Pool, policy: Policy, throughput_seconds: float, usual_token
     )
     numbers = np.full(int(passed.slot.max(initial=-1)) + 1, -1, dtype=np.int64)
     numbers[passed.slot] = number
-    return Groups(columns, policy.batch_slowdown, throughput_seconds, usual_tokens, numbers.tolist())
+    return Groups(columns, policy.batch_slowdown, throughput_seconds, usual_tokens, numbers, numbers.tolist())
 
 
 # All of a row that scores read, beside what moves.

@@ -8,10 +8,16 @@ request when its whole answer is.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import repeat
+from operator import itemgetter
 from typing import NamedTuple
 
+import numpy as np
+
 from federation.routing.state import MAX_TOUCHED, State
+from policies.pool import FloatArray
 
 # A first token is overdue when it takes this much longer than predicted, and then a little.
 OVERDUE_RATIO = 2.0
@@ -29,6 +35,7 @@ REQUEST_RATIO = 3.0
 REQUEST_SECONDS = 30.0
 # Buckets of the wheel; as fine as the sweep.
 TICKS_PER_SECOND = 10
+_DECISION = itemgetter(0)
 
 
 @dataclass(slots=True)
@@ -132,6 +139,21 @@ class Reservations:
         state.turns = state.turn[slot] = state.turns + 1.0
         tick = int((started + OVERDUE_RATIO * at_node + OVERDUE_SECONDS) * TICKS_PER_SECOND)
         self._wheel[(tick if tick > self._swept else self._swept) + 1].append(held)
+
+    def hold_many(
+        self,
+        decided: Iterable[tuple[int, int, float, float, float, float, float, float, int, float]],
+        started: float,
+        at_node: FloatArray,
+    ) -> None:
+        """`hold` for many new decisions that start at one time, whose requests and tokens are counted already."""
+        # Made in C, one after the other.
+        held = list(map(tuple.__new__, repeat(Held), decided))
+        self._open.update(zip(map(_DECISION, held), held, strict=True))
+        ticks = ((started + OVERDUE_RATIO * at_node + OVERDUE_SECONDS) * TICKS_PER_SECOND).astype(np.int64)
+        wheel = self._wheel
+        for tick, each in zip((np.maximum(ticks, self._swept) + 1).tolist(), held, strict=True):
+            wheel[tick].append(each)
 
     def get(self, decision: int) -> Reservation | None:
         found = self._open.get(decision)

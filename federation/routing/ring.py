@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from bisect import bisect_left
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from federation.routing.runs import Section
 from federation.routing.table import Table
 
 if TYPE_CHECKING:
@@ -39,49 +41,77 @@ class DecisionRing:
 
     def __init__(self, keep: int) -> None:
         self.keep = keep
-        self._records: deque[Record] = deque(maxlen=keep)
+        # Alone, or several that were decided together.
+        self._entries: deque[Record | Section] = deque()
+        self._count = 0
         # Of each run of decisions by one table the first number, oldest run first, and the last run's table.
         self._tables: deque[int] = deque()
         self._table: Table | None = None
 
     def __len__(self) -> int:
-        return len(self._records)
+        return min(self._count, self.keep)
 
-    def add(self, record: Record) -> None:
-        self._records.append(record)
-        if record.frame.table is not self._table:
-            self._begin(record)
+    def add(self, entry: Record | Section) -> None:
+        """Remembers a decision, or a section; of an old one none goes before all may."""
+        entries = self._entries
+        entries.append(entry)
+        self._count += _size(entry)
+        while self._count - (size := _size(entries[0])) >= self.keep:
+            self._count -= size
+            entries.popleft()
+            if not entries:
+                return
+        if entry.table is not self._table:
+            self._begin(entry)
 
-    def _begin(self, record: Record) -> None:
+    def _begin(self, entry: Record | Section) -> None:
         """A run of another table begins; old ones go."""
-        records, tables = self._records, self._tables
-        if not self.keep:
-            return
-        self._table = record.frame.table
-        tables.append(record.number)
-        while len(tables) > 1 and tables[1] <= records[0].number:
+        entries, tables = self._entries, self._tables
+        self._table = entry.table
+        tables.append(entry.number)
+        while len(tables) > 1 and tables[1] <= entries[0].number:
             tables.popleft()
         most = max(8, TABLES_BYTES // (TABLE_BYTES_PER_ROW * (len(self._table.pool) + 1)))
         while len(tables) > most:
             tables.popleft()
-            while records[0].number < tables[0]:
-                records.popleft()
+            while entries[0].number < tables[0]:
+                self._count -= _size(entries.popleft())
 
     def get(self, number: int) -> Record | None:
-        records = self._records
-        if not records or not records[0].number <= number <= records[-1].number:
+        entries = self._entries
+        if not entries or not entries[0].number <= number < _end(entries[-1]):
             return None
-        # Numbers of refused requests are missing between them; mostly there are none.
-        place = len(records) - 1 - (records[-1].number - number)
-        if place < 0 or records[place].number != number:
-            place = bisect_left(records, number, key=lambda record: record.number)
-        found = records[place]
-        return found if found.number == number else None
+        # Numbers of refused requests are missing between them; mostly there are none, and each stands alone.
+        place = len(entries) - (_end(entries[-1]) - number)
+        if place < 0 or entries[place].number != number:
+            place = bisect_right(entries, number, key=attrgetter("number")) - 1
+        found = entries[place]
+        return _record(found, number) if number < _end(found) else None
 
     def newest(self, count: int) -> list[Record]:
         """The newest records, oldest of them first."""
-        records = list(self._records)
-        return records[-count:] if count else []
+        found: list[Record] = []
+        left = min(count, len(self))
+        for entry in reversed(self._entries):
+            if not left:
+                break
+            end = _end(entry)
+            numbers = range(end - 1, max(entry.number, end - left) - 1, -1)
+            found += [_record(entry, number) for number in numbers]
+            left -= len(numbers)
+        return found[::-1]
+
+
+def _end(entry: Record | Section) -> int:
+    return entry.end if isinstance(entry, Section) else entry.number + 1
+
+
+def _size(entry: Record | Section) -> int:
+    return entry.end - entry.number if isinstance(entry, Section) else 1
+
+
+def _record(entry: Record | Section, number: int) -> Record:
+    return entry.record(number) if isinstance(entry, Section) else entry
 
 
 class DecisionLog:

@@ -6,14 +6,14 @@ Neither awaits, locks or reaches for anything outside this process.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from enum import Enum
 
 import numpy as np
 
 from federation.config import RoutingSettings
+from federation.routing.claims import Claims, RouterStats
 from federation.routing.deciding import CandidateList, Deciding
 from federation.routing.decisions import Record
 from federation.routing.heard import Heard
@@ -21,6 +21,7 @@ from federation.routing.learning import learn_from
 from federation.routing.planner import Planner
 from federation.routing.reservations import Reservation, Reservations
 from federation.routing.ring import DecisionLog, DecisionRing, DecisionUnknown
+from federation.routing.runs import Placed, Run
 from federation.routing.seats import Seats
 from federation.routing.shadow import Shadows
 from federation.routing.state import STEP_SECONDS, State
@@ -39,20 +40,6 @@ class Reported(Enum):
     ACCEPTED = "accepted"
     REPEATED = "repeated"
     UNKNOWN = "unknown"
-
-
-@dataclass(slots=True)
-class RouterStats:
-    """Plain counts since the start; metrics read them when they are scraped."""
-
-    decisions: int = 0
-    walked: int = 0
-    visited: int = 0
-    panics: int = 0
-    refused: Counter[str] = field(default_factory=Counter)
-    rejected: Counter[str] = field(default_factory=Counter)
-    outcomes: Counter[str] = field(default_factory=Counter)
-    chosen: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # (model, client region, chosen region)
 
 
 def ignore(deployment: str, outcome: Outcome, now: float) -> None:
@@ -82,8 +69,9 @@ class Router:
         self._on_outcome = on_outcome
         self._on_suspicion = on_suspicion
         self._number = 0
-        # Of the number's thousand or so, its own seed and what that draws first.
+        # Of the number's thousand or so, its own seed and what that draws first; and the first number of them.
         self._seeds: list[tuple[int, int, int]] = []
+        self._first_seed = -1
         self.state = State()
         self._deciding = Deciding(settings, replica=replica, seed=seed, wall=wall, registry=registry, state=self.state)
         self._decide = self._deciding.decide_by
@@ -95,6 +83,7 @@ class Router:
         self._heard = Heard()
         self.ring = DecisionRing(settings.decisions_kept)
         self.stats = RouterStats()
+        self._claims = Claims(self.state, self.reservations, self.rations, self.ring, self.stats)
         self.shadows = Shadows()
 
     @property
@@ -153,30 +142,79 @@ class Router:
             self.state.advance(now)
         return self._place(request, now, self._wall())
 
-    def place_many(self, requests: Sequence[RouteRequest], now: float) -> list[Record | NoCandidate]:
+    def place_many(self, requests: Sequence[RouteRequest], now: float) -> Placed:
         """Each of many requests as `place` places them one after the other, or why nobody may serve it."""
         if now - self.state.advanced >= STEP_SECONDS:
             self.state.advance(now)
-        wall, place = self._wall(), self._place
-        placed: list[Record | NoCandidate] = []
-        add = placed.append
-        for request in requests:
-            try:
-                add(place(request, now, wall))
-            except NoCandidate as error:
-                # Kept as a value: the frames that it went through are nobody's to hold.
-                add(error.with_traceback(None))
+        wall = self._wall()
+        placed: list[Record | NoCandidate | Run] = []
+        while len(placed) < len(requests):
+            begin = len(placed)
+            run, length = self._deciding.run(requests, begin, self._number, wall, now)
+            if run is not None:
+                placed += self._place_run(run)
+            else:
+                # Short runs, and whoever ended this one.
+                placed += [self._place_or_why(each, now, wall) for each in requests[begin : begin + length + 1]]
+        return Placed(placed)
+
+    def _place_run(self, run: Run) -> list[Record | NoCandidate | Run]:
+        """Places the requests of a run in their order; those that no pair settles alone."""
+        log, state, pairs = self._log, self.state, run.pairs
+        pending, in_flight, turn, turns = state.pending, state.in_flight, state.turn, state.turns
+        placed: list[Record | NoCandidate | Run] = [run] * len(run.requests)
+        # Slots that decisions of this run took, and of those that are not filed yet, one each.
+        moved: set[int] = set()
+        slots: list[int] = []
+        add, filed = moved.add, 0
+        take = slots.append
+        seen_by = zip(*pairs.slots.tolist(), strict=True)
+        columns = zip(seen_by, pairs.settled.tolist(), pairs.second.tolist(), run.tokens, strict=True)
+        for place, (seen, settled, second, tokens) in enumerate(columns):
+            logged = log is not None and log.wants()
+            if settled and not logged and moved.isdisjoint(seen):
+                slot = seen[second]
+            elif logged or (slot := run.again(place, state)) < 0:
+                state.turns = turns
+                self._claims.section(run, filed, place, slots)
+                slots.clear()
+                filed = place + 1
+                self._number = run.number + place
+                placed[place] = made = self._place_or_why(run.requests[place], run.now, run.wall_time, logged)
+                turns = state.turns
+                if isinstance(made, Record):
+                    add(made.slot(0))
+                continue
+            pending[slot] += tokens
+            in_flight[slot] += 1.0
+            turn[slot] = turns = turns + 1.0
+            add(slot)
+            take(slot)
+        state.turns = turns
+        self._claims.section(run, filed, len(placed), slots)
+        self._number = run.number + len(placed)
         return placed
 
-    def _place(self, request: RouteRequest, now: float, wall: float) -> Record:
-        """`place` at a wall-clock time, after what fades has faded."""
+    def _place_or_why(
+        self, request: RouteRequest, now: float, wall: float, logged: bool | None = None
+    ) -> Record | NoCandidate:
+        try:
+            return self._place(request, now, wall, logged)
+        except NoCandidate as error:
+            # Kept as a value: the frames that it went through are nobody's to hold.
+            return error.with_traceback(None)
+
+    def _place(self, request: RouteRequest, now: float, wall: float, logged: bool | None = None) -> Record:
+        """`place` at a wall-clock time, after what fades has faded; `logged`: whether the log wants it, if known."""
         number = self._number
         self._number = number + 1
         place = number % SEEDS
-        if place == 0 or not self._seeds:
+        if number - place != self._first_seed:
+            self._first_seed = number - place
             self._seeds = chance.seeds(self._seed, number - place, SEEDS)
         log = self._log
-        logged = log is not None and log.wants()
+        if logged is None:
+            logged = log is not None and log.wants()
         try:
             record = self._decide(request, now, number, self._seeds[place], wall, logged)
         except NoCandidate as error:
@@ -185,80 +223,10 @@ class Router:
             raise
         if record.frame.policy.shadow_policy:
             record.told.shadowed = self.shadows.beside(record, lambda other: self.decide(other, now, number=number))
-        self._claim(record, now)
+        self._claims.one(record, now)
         if logged and log is not None:
             log.write(record.entry())
         return record
-
-    def _claim(self, record: Record, now: float) -> None:
-        """Takes room at the target, and counts."""
-        request, frame, stats, state = record.request, record.frame, self.stats, self.state
-        row = record.row
-        scalars, rare = frame.scalars, record.rare
-        slot = scalars.slot[row]
-        if record.by == "trial":
-            self._reserve(record, 0, now)
-        else:
-            tokens = float(record.tokens)
-            if rare.cached:
-                tokens = max(0.0, tokens - rare.cached.get(slot, 0.0))
-            # Nothing has moved since the decision.
-            self.reservations.hold(
-                record.number,
-                slot,
-                tokens,
-                now,
-                record.at_node,
-                state.suspicion[slot],
-                state.wait[slot],
-                frame.plan.round_trips[scalars.domains.place[row]],
-                record.answer,
-                scalars.decode[row],
-            )
-        if request.session_id:
-            state.bind_session(request.session_key, slot, now, frame.policy.session_ttl_seconds)
-        if request.prefix_hashes:
-            state.saw_prefixes(request.prefix_hashes, slot)
-        stats.decisions = decisions = stats.decisions + 1
-        state.mean_tokens += (record.tokens - state.mean_tokens) * (1.0 / decisions if decisions < 1_000 else 0.001)
-        if frame.plan.room is not None or rare.demotion or self.rations.budgeted:
-            self.rations.claimed(record, now)
-        self.ring.add(record)
-        visits = record.drawn or record.entries
-        if visits is None:
-            stats.visited += len(frame.plan.rows)
-        else:
-            stats.walked += 1
-            stats.visited += len(visits)
-        stats.panics += frame.ranking.panic if rare.panic is None else rare.panic
-        stats.chosen[frame.keys.get(row) or frame.key(row)] += 1
-        rejected = rare.rejected
-        if rejected is None:
-            rejected = frame.ranking.counts
-        if rejected:
-            for code, count in rejected.items():
-                stats.rejected[code] += count
-
-    def _reserve(self, record: Record, attempt: int, now: float) -> None:
-        """Takes room for an attempt, in place of an earlier one of the same decision."""
-        frame, row, place, load = record.frame, record.chosen[attempt], record.places[attempt], record.load
-        slot = frame.scalars.slot[row]
-        at_node = float(record.evaluation.seen.at_node[place])
-        round_trip = frame.plan.round_trips[frame.scalars.domains.place[row]]
-        self.reservations.take(
-            Reservation(
-                decision=record.number,
-                attempt=attempt,
-                slot=slot,
-                tokens=max(0.0, record.tokens - record.cached.get(slot, 0.0)),
-                started=now,
-                expected=at_node / float(load.suspicion[place]) - float(load.wait[place]),
-                predicted=at_node,
-                round_trip=round_trip,
-                latency=round_trip + at_node + record.answer / frame.scalars.decode[row],
-                trial=record.by == "trial" and attempt == 0,
-            )
-        )
 
     # Hearing.
 
@@ -285,7 +253,7 @@ class Router:
             case Phase.STARTED:
                 planned = record is not None and 0 < attempt < len(record.chosen)
                 if record is not None and planned and not late and (held is None or held.attempt < attempt):
-                    self._reserve(record, attempt, now)
+                    self._claims.attempt(record, attempt, now)
                     self.rations.moved(record, attempt)
             case Phase.FIRST_TOKEN:
                 held = self.reservations.first_token(number, attempt, now)

@@ -13,7 +13,9 @@ from catalog.types import Snapshot
 from federation.config import RoutingSettings
 from federation.routing.decisions import Record
 from federation.routing.router import Router
+from federation.routing.runs import Run
 from federation.routing.table import build_table
+from policies.errors import NoCandidate
 from policies.pipeline import choose, evaluate
 from policies.registry import BUILT_IN
 from policies.types import Explain, RouteRequest
@@ -134,6 +136,7 @@ def of_size(size: int, scope: Scope, bare: float | None) -> Iterator[Result]:
         baseline="intelligent-routing p2c" if bare is not None else "",
         ratio=ratio,
     )
+    check_batch(router, paired)
     many = per_second(lambda count: batch(router, paired, count), scope.decisions, scope.rounds)
     yield held(
         scope,
@@ -165,9 +168,23 @@ def tell(router: Router, asked: list[RouteRequest], count: int) -> None:
 def batch(router: Router, asked: list[RouteRequest], count: int) -> None:
     """Decides many at once, and ends them all."""
     kinds = len(asked)
-    records = router.place_many([asked[number % kinds] for number in range(count)], 1.0)
+    placed = router.place_many([asked[number % kinds] for number in range(count)], 1.0)
+    release = router.reservations.release
+    for place, part in enumerate(placed.parts):
+        assert not isinstance(part, NoCandidate)
+        release(part.number + place - part.begin if isinstance(part, Run) else part.number)
+
+
+def check_batch(router: Router, asked: list[RouteRequest]) -> None:
+    """What a batch gives are whole decisions, spread, and remembered one by one."""
+    placed = router.place_many(asked[:200], 1.0)
+    records = [record for record in placed if isinstance(record, Record)]
+    assert len(records) == len(asked[:200])
+    assert len({record.row for record in records}) > min(20, len(router.table.pool) // 4)
     for record in records:
-        assert isinstance(record, Record)
+        assert record.alternatives
+        assert router.decision(record.decision_id) is record
+        assert record.render().reasoning
         router.reservations.release(record.number)
 
 

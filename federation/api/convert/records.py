@@ -8,7 +8,7 @@ writer and say the same; a property test holds one against the other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import mul
@@ -40,11 +40,12 @@ from policies.types import Code, Explain
 # Whole seconds have to fit into a varint of one byte.
 MOST_SECONDS = 128.0
 # Latency and first token; cost; score; its parts; earliest and latest first token.
-_FIGURES = Struct("<3sHHHB3sHHHBBdBdBBBdBdBdBdBdBd3sHHHB3sHHHB")
+FIGURES = Struct("<3sHHHB3sHHHBBdBdBBBdBdBdBdBdBd3sHHHB3sHHHB")
 # The tag and the length of a Duration, and the tag of its seconds; the tag of its nanos stands above the seconds.
-_LATENCY, _FIRST, _EARLIEST, _LATEST = (bytes((number << 3 | 2, 8, 8)) for number in (8, 9, 14, 15))
-_NANOS = 16 << 8
-_COST, _SCORE, _SCORES, _SCORES_LENGTH = 10 << 3 | 1, 11 << 3 | 1, 12 << 3 | 2, 6 * 9
+TAGS = tuple([bytes((number << 3 | 2, 8, 8)) for number in (8, 9, 14, 15)])
+_LATENCY, _FIRST, _EARLIEST, _LATEST = TAGS
+NANOS = 16 << 8
+COST, SCORE, SCORES, SCORES_LENGTH = 10 << 3 | 1, 11 << 3 | 1, 12 << 3 | 2, 6 * 9
 _TARGET, _ALTERNATIVE = b"\x12", b"\x1a"
 TERMS = ("latency", "throughput", "cost", "locality", "health")
 # Plans that one table rarely sees so many of.
@@ -94,23 +95,33 @@ class RecordWriter:
         kind = self._kinds.get(id(plan))
         if kind is None or kind.plan is not plan:
             kind = self._kind(record)
-        table = plan.table
         plain = record.rejected is plan.ranking.counts
         parts = [framed(b"\x0a", record.decision_id.encode())]
         sentence = self._targets(record, kind, parts, told=explain is not Explain.NONE, plain=plain)
         parts.append(kind.policy)
         if sentence:
             parts += (framed(b"\x22", sentence.encode()), _stages(record, kind, plain=plain))
-        parts += (
-            kind.counts if plain else _counts(record.rejected, record.considered, table.revision),
-            age_bytes(0x62, max(0.0, record.now - table.built_at)),
-            decide_time_bytes(record.wall_time),
-            kind.last,
-            # The second byte of its tag is the first of what `age_bytes` writes.
-            b"\x9a",
-            age_bytes(0x01, max(0.0, record.now - table.catalog_at)),
-        )
+        parts.append(kind.counts if plain else _counts(record.rejected, record.considered, plan.table.revision))
+        parts.append(_last(kind, record.now, record.wall_time))
         return b"".join(parts)
+
+    def tail(self, plan: Plan, now: float, wall_time: float, one: Callable[[], Record]) -> bytes:
+        """What stands behind the targets of all decisions of a plan and a moment that tell no reasons.
+
+        `one` of them is asked for where none of the plan was written before.
+        """
+        kind = self._kinds.get(id(plan))
+        if kind is None or kind.plan is not plan:
+            kind = self._kind(one())
+        return kind.policy + kind.counts + _last(kind, now, wall_time)
+
+    def head(self, row: int) -> bytes:
+        """All of a target of the current table, which no gateway stands for, up to its figures."""
+        found = self._heads.get(row)
+        if found is None:
+            assert self._table is not None
+            found = self._heads[row] = _heads(self._deployed[row], self._table.pool.names[row], False, _NOTHING)
+        return found[0]
 
     def _targets(self, record: Record, kind: Kind, parts: list[bytes], *, told: bool, plain: bool) -> str:
         """Adds the target and the alternatives to the parts; answers with the reasoning, "" where it is not `told`.
@@ -125,7 +136,7 @@ class RecordWriter:
         groups, round_trips, localities = kind.groups
         latency_good, latency_slope, speed_good, speed_slope, cost_good, cost_slope = kind.lines
         weights, weight_sum = kind.weights, plan.ranking.weight_sum or 1.0
-        low, pack, names = LOW_BITS, _FIGURES.pack, plan.table.pool.names
+        low, pack, names = LOW_BITS, FIGURES.pack, plan.table.pool.names
         heads, deployed = self._heads, self._deployed
         asked = None if plan.asked is None else plan.asked.model_id
         home = None if record.request.forwarded else plan.origin_region
@@ -181,15 +192,15 @@ class RecordWriter:
                 r, s = int((soonest - c) * 1e9), int((latest - d) * 1e9)
                 # fmt: off
                 figures = pack(
-                    _LATENCY, a | _NANOS, low[p & 16_383], low[p >> 14 & 16_383], p >> 28,
-                    _FIRST, b | _NANOS, low[q & 16_383], low[q >> 14 & 16_383], q >> 28,
+                    _LATENCY, a | NANOS, low[p & 16_383], low[p >> 14 & 16_383], p >> 28,
+                    _FIRST, b | NANOS, low[q & 16_383], low[q >> 14 & 16_383], q >> 28,
                     # Where no cost is known the score stands there as well: the same, said twice.
-                    _SCORE if cost is None else _COST, score if cost is None else cost,
-                    _SCORE, score, _SCORES, _SCORES_LENGTH,
+                    SCORE if cost is None else COST, score if cost is None else cost,
+                    SCORE, score, SCORES, SCORES_LENGTH,
                     9, _clip(points[0]), 17, _clip(points[1]), 25, _clip(cost_points),
                     33, _clip(locality), 41, _clip(health), 49, score,
-                    _EARLIEST, c | _NANOS, low[r & 16_383], low[r >> 14 & 16_383], r >> 28,
-                    _LATEST, d | _NANOS, low[s & 16_383], low[s >> 14 & 16_383], s >> 28,
+                    _EARLIEST, c | NANOS, low[r & 16_383], low[r >> 14 & 16_383], r >> 28,
+                    _LATEST, d | NANOS, low[s & 16_383], low[s >> 14 & 16_383], s >> 28,
                 )
                 # fmt: on
                 parts += (head[1] if seen else head[0], figures)
@@ -259,6 +270,21 @@ class RecordWriter:
         return found
 
 
+def _last(kind: Kind, now: float, wall_time: float) -> bytes:
+    """When it was decided, by how old a table, and whatever no decision changes."""
+    table = kind.plan.table
+    return b"".join(
+        (
+            age_bytes(0x62, max(0.0, now - table.built_at)),
+            decide_time_bytes(wall_time),
+            kind.last,
+            # The second byte of its tag is the first of what `age_bytes` writes.
+            b"\x9a",
+            age_bytes(0x01, max(0.0, now - table.catalog_at)),
+        )
+    )
+
+
 def _clip(value: float) -> float:
     return 0.0 if not value > 0.0 else 1.0 if value > 1.0 else value
 
@@ -284,7 +310,7 @@ def _heads(there: Deployed, name: str, via_gateway: bool, between: tuple[str, ..
             between,
         )
     )
-    told = varint(len(still) + _FIGURES.size) + still
+    told = varint(len(still) + FIGURES.size) + still
     return _TARGET + told, _ALTERNATIVE + told
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -13,15 +14,17 @@ from hypothesis import strategies as st
 from catalog.types import Reach
 from federation.api.convert.decisions import decision_to
 from federation.api.convert.records import RecordWriter
+from federation.api.convert.runs import RunWriter
 from federation.routing.decisions import Record
 from federation.routing.router import Router
+from federation.routing.runs import Run
 from federation.v1 import routing_pb2
 from policies.document import compile_policy
 from policies.errors import NoCandidate
 from policies.policy import Bounds
 from policies.types import Explain
 from tests.builders import a_deployment, a_model, a_node, a_region, a_request, a_router, a_table
-from tests.fleets import random_fleet, random_policy, random_request, stir
+from tests.fleets import a_priced_fleet, plain_kinds, random_fleet, random_policy, random_request, stir
 
 
 def assert_written_as_told(writer: RecordWriter, record: Record) -> routing_pb2.RouteDecision:
@@ -110,3 +113,31 @@ def test_a_wait_of_minutes_and_a_table_that_changed_are_written() -> None:
     assert written.target.estimated_time_to_first_token.seconds > 500
     assert after.target.node_id == "other"
     assert after.table_age.seconds == 400
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_decisions_of_a_run_are_written_as_they_would_be_told(seed: int) -> None:
+    fleet = a_priced_fleet(seed, (30, 200, 400, 1_200)[seed % 4])
+    router = fleet.router(compile_policy("random", {"picker": "power_of_two"}), seed=seed)
+    stir(router, seed, fleet.health)
+    for slot in router.state.slots.values():
+        router.state.spread.observe(slot, 0.3 + slot % 7)
+    requests = [replace(r, max_alternatives=0, explain=Explain.NONE) for r in plain_kinds(seed, 60)]
+    records = RecordWriter()
+    writer = RunWriter(records)
+
+    router.place_many(requests, 0.0)
+    placed = router.place_many(requests, 0.02)
+    written = {run.begin + at: told for run, ats in placed.runs() for at, told in writer.encoded(run, ats).items()}
+    for slot in router.state.slots.values():
+        router.state.spread.observe(slot, 3.0)
+
+    told_by_a_run = sum(isinstance(part, Run) for part in placed.parts)
+    assert len(written) >= told_by_a_run // 2
+    assert told_by_a_run or seed % 4 == 0
+    for place, encoded in written.items():
+        record = placed[place]
+        assert isinstance(record, Record)
+        result = routing_pb2.RouteBatchResponse.FromString(encoded).results[0]
+        assert result.decision == decision_to(record.render())
+        assert result.decision == routing_pb2.RouteDecision.FromString(records.encoded(record))
