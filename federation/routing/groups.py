@@ -22,8 +22,10 @@ from policies.policy import Policy
 from policies.pool import FloatArray, IntArray, Pool
 from policies.prediction import fill, fill_least
 
-# Heads kept of a group: more than decisions look at between two times that everything fades.
+# Heads kept of a group: more than decisions look at between two times that everything fades; at most, where they did
+# not do.
 HEADS = 64
+MOST_HEADS = 1_024
 # Under so many members one by one is faster than columns.
 FEW = 6
 # Changes that are followed one by one, in all and of one group; after more, heads are found anew.
@@ -69,6 +71,8 @@ class Group:
     low: float = 1.0
     high: float = 1.0
     filled: int = -1
+    # Heads that are found at a time.
+    most: int = HEADS
     # Members that changed since, one mention a change.
     stale: list[int] = field(default_factory=list)
 
@@ -139,6 +143,14 @@ class Group:
         self.heads = entries
         self.known = {entry[2]: entry for entry in entries}
 
+    def deepen(self) -> bool:
+        """Finds more heads the next time; False where there are as many as there may be."""
+        if self.most >= min(MOST_HEADS, len(self.rows)):
+            return False
+        self.most *= 4
+        self.filled = -1
+        return True
+
     def _columns(self, state: State) -> list[Entry]:
         """The same as `entry`, for all members at once; those that come before the floor."""
         moving = np.take(state.matrix, self.slots, axis=1)
@@ -152,12 +164,13 @@ class Group:
         self.low, self.high = float(factor.min()), float(factor.max())
         self.floor = (float("inf"), 0)
         chosen = np.arange(len(key))
-        if len(key) > HEADS:
-            edge = np.partition(key, HEADS)[HEADS]
+        most = self.most
+        if len(key) > most:
+            edge = np.partition(key, most)[most]
             # Of those that stand at the edge together, the first by row.
             tied = np.flatnonzero(key == edge)
             before = np.flatnonzero(key < edge)
-            kept = tied[: HEADS - len(before)]
+            kept = tied[: most - len(before)]
             self.floor = (float(edge), int(self.rows[tied[len(kept)]]))
             chosen = np.concatenate([before, kept])
         columns = (key, self.rows, self.slots, work, factor, slow, moving.T)

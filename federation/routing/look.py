@@ -41,6 +41,7 @@ class Look:
         "near_ratio",
         "near_seconds",
         "ranking",
+        "short",
         "tokens",
         "visited",
         "wanted",
@@ -69,6 +70,8 @@ class Look:
         self.visited: list[Entry] = []
         self.limit = INFINITE
         self.full = self.low = 0
+        # Whether too few heads of a group were known, and more will be the next time.
+        self.short = False
 
     def at(
         self, number: int, group: Group, entries: Iterable[Entry], hits: float = 0.0, past: float = INFINITE

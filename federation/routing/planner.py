@@ -333,7 +333,7 @@ class Planner:
             origin_region=origin_region,
             ranking=ranking,
             scalars=flat,
-            room=room_of(asked.terms, ranking.rows.tolist(), flat),
+            room=room_of(asked.terms, ranking.rows, flat),
             pool=model.model_id if model is not None else request.capability,
         )
 

@@ -85,12 +85,12 @@ class Room:
         return Standing(priority, used)
 
 
-def room_of(terms: Policy, rows: Iterable[int], flat: Scalars) -> Room | None:
+def room_of(terms: Policy, rows: IntArray, flat: Scalars) -> Room | None:
     """The room of some rows of a table; None where the policy of `Rations.terms` sheds nobody."""
     shed = terms.shedding
     if shed is None:
         return None
-    kept = list(rows)
+    kept: list[int] = rows.tolist()
     places = sum(min(flat.limit[row], BATCHES * flat.batch[row]) for row in kept)
     slots = np.array([flat.slot[row] for row in kept], dtype=np.int64)
     return Room(slots, places, np.array([flat.per_token[row] for row in kept]), shed, terms.shares)

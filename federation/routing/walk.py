@@ -22,8 +22,11 @@ from policies.policy import Policy
 from policies.pool import IntArray
 from policies.types import RouteRequest
 
-# Past so many, one pass over the columns is cheaper than walking on.
+# Past so many, one pass over the columns is cheaper than walking on; of large rankings one step in so many rows, as
+# long as the decisions that are remembered do not fill memory with whom they looked at.
 MAX_STEPS = 160
+ROWS_A_STEP = 32
+MOST_STEPS = 640
 worth_of = itemgetter(0)
 
 
@@ -144,7 +147,7 @@ def _seek(
     look = Look(ranking, state.in_flight, policy, tokens, answer, wanted)
     if not ranking.crowded and _go_down(look, state, early, cached):
         return look, False, 0
-    ranking.crowded = True
+    ranking.crowded = not look.short
     look = Look(ranking, state.in_flight, policy, tokens, answer, wanted)
     few, full = shortlist(ranking, state, policy, tokens, answer, cached)
     _visit(look, state, dict.fromkeys((*early, *few)), cached)
@@ -245,6 +248,7 @@ def _glide(look: Look, state: State) -> bool | None:
     near_seconds, near_ratio = look.near_seconds, look.near_ratio
     groups, line, steps = ranking.groups, ranking.line, ranking.steps
     filled, laid, limit, near = groups.filled, len(steps), INFINITE, INFINITE
+    steps_at_most = _steps_at_most(ranking)
     for place, number in enumerate(line):
         if place == laid:
             steps.append(ranking.step(number))
@@ -317,8 +321,9 @@ def _glide(look: Look, state: State) -> bool | None:
         else:
             past = group.floor[0]
             if past < INFINITE and least + past * scale <= limit:
+                look.short = group.deepen()
                 return False
-        if len(visited) > MAX_STEPS:
+        if len(visited) > steps_at_most:
             return False
     _visit_heads(look, state)
     return True
@@ -336,6 +341,7 @@ def _descend(look: Look, state: State, leaders: Sequence[int], cached: Mapping[i
         known = {numbers[slot] for slot in early}
         _visit(look, state, sorted(early), cached)
     made, filled, at_best, slack = groups.made, groups.filled, ranking.at_best, ranking.slack
+    steps_at_most = _steps_at_most(ranking)
     for number in ranking.line:
         bound = at_best[number]
         if bound > look.limit:
@@ -349,10 +355,17 @@ def _descend(look: Look, state: State, leaders: Sequence[int], cached: Mapping[i
             continue
         if number in known:
             heads = [entry for entry in heads if entry[2] not in early]
-        if not look.at(number, group, heads, past=group.floor[0]) or len(visited) > MAX_STEPS:
+        if not look.at(number, group, heads, past=group.floor[0]):
+            look.short = group.deepen()
+            return False
+        if len(visited) > steps_at_most:
             return False
     _visit_heads(look, state)
     return True
+
+
+def _steps_at_most(ranking: Ranking) -> int:
+    return max(MAX_STEPS, min(MOST_STEPS, len(ranking.rows) // ROWS_A_STEP))
 
 
 def _visit_heads(look: Look, state: State) -> None:

@@ -176,6 +176,24 @@ def test_prompts_much_longer_than_usual_are_walked_too() -> None:
         assert not record.swept
 
 
+def test_a_walk_that_knows_too_few_heads_of_a_large_group_knows_more_the_next_time() -> None:
+    router = a_router(a_table(*(a_node(f"eu/n{number}") for number in range(2_000))))
+    rng = Random(7)
+    for slot in range(2_000):
+        router.state.in_flight[slot] = float(int(rng.gauss(22, 3)))
+        router.state.pending[slot] = float(max(0, int(rng.gauss(600, 300))))
+    router.state.moved()
+
+    # The shortest of their class: the order of heads is that of longer ones, and says the less of these.
+    records = [router.place(a_request(input_tokens=2_060), 0.0) for _ in range(40)]
+
+    assert [record.swept for record in records] == [True] + 39 * [False]
+    for record in records:
+        found = router.decide(a_request(input_tokens=2_060), 0.0, number=record.number, whole=True).evaluation
+        best = found.seen.time_to_first_token[found.order[0]]
+        assert record.at_node <= 1.05 * float(best) + 0.020
+
+
 def test_seeds_drawn_up_together_are_those_drawn_up_one_by_one() -> None:
     for seed, first in ((0, 0), (7, 1_024), (2**63 + 5, 2**40), (-3, 5)):
         made = chance.seeds(seed, first, 100)
