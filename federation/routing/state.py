@@ -29,9 +29,8 @@ SUSPICION_HALF_LIFE_SECONDS = 15.0
 MAX_SUSPICION = 50.0
 # Queues turn over within a second or two: what was said of them longer ago says nothing.
 QUEUE_HALF_LIFE_SECONDS = 1.0
-# What nobody told of lately is taken to have so much of the wait that all meet now: less, since work went where it was
-# shorter; not nothing, or the node that was silent for longest would look best, and every router would send there.
-USUAL_SHARE = 0.6
+# What nobody told of lately is taken to have the wait that all meet now: were it taken to have none, the node that was
+# silent for longest would look best, and every router would send there.
 # It follows answers, some a second; where none come it fades, slower than a lull between two of them lasts.
 USUAL_HALF_LIFE_SECONDS = 30.0
 # Waits spread about as widely as they are long, so that twice the usual one is no sign of a fault.
@@ -77,6 +76,8 @@ class State:
         self.mean_tokens = 512.0
         # Seconds that first tokens have lately come later than our own requests explain, over all deployments.
         self.usual_wait = 0.0
+        # Seconds that our own requests alone explain of them.
+        self.usual_work = 0.0
         # What changed, for those who keep an order by it: slots one by one, or everything (another epoch).
         self.touched: list[int] = []
         self.epoch = 0
@@ -147,7 +148,7 @@ class State:
         """Copies of what moves, for the given slots in their order, as it will have faded by `now`."""
         found = self.matrix[:, slots]
         if self._due(now):
-            fade(found, now - self.advanced, USUAL_SHARE * self.usual_wait)
+            fade(found, now - self.advanced, self.usual_wait)
         return found
 
     def load(self, slots: IntArray, cached: FloatArray | None = None) -> Load:
@@ -157,7 +158,7 @@ class State:
     def advance(self, now: float) -> None:
         """Lets what fades fade up to `now`, in steps of STEP_SECONDS at least, and old sums of siblings go."""
         if self._due(now):
-            fade(self.matrix, now - self.advanced, USUAL_SHARE * self.usual_wait)
+            fade(self.matrix, now - self.advanced, self.usual_wait)
             if self._siblings:
                 self._add_siblings(now)
             self.usual_wait *= 0.5 ** ((now - self.advanced) / USUAL_HALF_LIFE_SECONDS)
@@ -176,6 +177,13 @@ class State:
         """Raises suspicion to a level, at once; it falls by fading, and with `trust`."""
         self.suspicion[slot] = min(MAX_SUSPICION, max(self.suspicion[slot], level))
         self.touch(slot)
+
+    def reassure(self, slot: int, share: float) -> None:
+        """Leaves a share of what is above no suspicion."""
+        above = self.suspicion[slot] - 1.0
+        if above > 0.0:
+            self.suspicion[slot] = 1.0 + share * above
+            self.touch(slot)
 
     def trust(self, slot: int) -> None:
         """Ends suspicion."""

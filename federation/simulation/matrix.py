@@ -179,10 +179,10 @@ def _told(case: Case) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the matrix and writes its page; 1 where a target is missed and the subset was asked for."""
+    """Runs the matrix and writes its page, which says which targets are missed."""
     parser = argparse.ArgumentParser(description="Runs the matrix of faults, loads and policies.")
     parser.add_argument("--data", type=Path, help="folder with the public traces")
-    parser.add_argument("--subset", action="store_true", help="what continuous integration runs")
+    parser.add_argument("--subset", action="store_true", help="a part of it for a look before a commit")
     parser.add_argument("--faults", default=",".join(KINDS), help="of these alone, with commas; empty: none")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2)

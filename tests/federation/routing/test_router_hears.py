@@ -325,6 +325,36 @@ def test_an_answer_much_later_than_predicted_is_doubted_by_as_much_as_it_was_lat
     assert wait(router, target) == pytest.approx(1.9)
 
 
+def answered(router: Router, seconds: float, now: float = 0.0) -> str:
+    """The target of a request whose first token came so long after it; it ends at once."""
+    record = placed(router, now)
+    router.report(finished(record, time_to_first_token_seconds=seconds + 0.001, latency_seconds=seconds + 0.001), now)
+    return record.names()[0]
+
+
+def test_an_answer_that_met_two_requests_of_others_is_no_reason_for_doubt() -> None:
+    router = a_fleet(1)
+    for _ in range(200):
+        answered(router, 0.1)
+
+    # Predicted 0.1 s at the node, like all before it.
+    target = answered(router, 0.29)
+    assert suspicion(router, target) == 1.0
+
+    answered(router, 0.35)
+    assert suspicion(router, target) == pytest.approx(3.5, rel=0.2)
+
+
+def test_an_answer_in_time_halves_doubt() -> None:
+    router = a_fleet(1)
+    (target, *_) = placed(router).names()
+    router.state.suspect(router.state.slots[target], 9.0)
+
+    answered(router, 0.1)
+
+    assert suspicion(router, target) == pytest.approx(5.0)
+
+
 def test_a_wait_that_is_told_only_at_the_end_is_as_old_as_its_first_token() -> None:
     router = a_fleet()
     record = placed(router)
