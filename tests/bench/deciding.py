@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from random import Random
 
@@ -11,6 +13,7 @@ import numpy as np
 
 from catalog.types import Snapshot
 from federation.config import RoutingSettings
+from federation.process import settle_memory
 from federation.routing.decisions import Record
 from federation.routing.router import Router
 from federation.routing.runs import Run
@@ -103,9 +106,27 @@ def rates(router: Router, asked: list[RouteRequest], scope: Scope) -> tuple[floa
     return rate, (router.stats.visited - visited) / (router.stats.decisions - decisions)
 
 
+@contextmanager
+def settled() -> Iterator[None]:
+    """Collects garbage as the server does, which leaves out what its start made."""
+    before = gc.get_threshold()
+    settle_memory()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)
+
+
 def of_size(size: int, scope: Scope, bare: float | None) -> Iterator[Result]:
     """One size of fleet: both pickers, and at the main size what they are compared with."""
     _, router = a_fleet(size)
+    with settled():
+        yield from of_router(router, size, scope, bare)
+
+
+def of_router(router: Router, size: int, scope: Scope, bare: float | None) -> Iterator[Result]:
+    """`of_size`, of a router over so many deployments."""
     asked = requests()
     decide(router, asked, scope.decisions)
     check(router, asked)

@@ -87,12 +87,12 @@ def held(scope: Scope, name: str, value: float, unit: str, target: str, met: boo
 
 
 def per_second(work: Callable[[int], object], count: int, rounds: int) -> float:
-    """How many of `count` a second: the best of several rounds, since a busy machine only ever makes it slower."""
+    """How many of `count` a second of CPU: the best of several rounds, since neighbours only ever make it slower."""
     best, spent = float("inf"), 0.0
     for _ in range(rounds):
-        started = time.perf_counter()
+        started = time.process_time()
         work(count)
-        took = time.perf_counter() - started
+        took = time.process_time() - started
         best, spent = min(best, took), spent + took
         # What is this slow is told well enough by one round.
         if spent > MOST_SECONDS:
