@@ -154,6 +154,12 @@ def assumed_only(origin: str, places: Sequence[Place]) -> tuple[str, ...]:
     return tuple(place.region_id for place, each in zip(places, known, strict=True) if each is None)
 
 
+def stated(origin: str, places: Sequence[Place]) -> frozenset[str]:
+    """The regions to which either side says the round trip from an origin, measured or declared."""
+    here = next((place for place in places if place.region_id == origin), None)
+    return frozenset(place.region_id for place in places if _stated(origin, here, place) is not None)
+
+
 def _known(origin: str, places: Sequence[Place]) -> tuple[list[float | None], int]:
     index = {place.region_id: number for number, place in enumerate(places)}
     home = index.get(origin, -1)
@@ -164,17 +170,22 @@ def _known(origin: str, places: Sequence[Place]) -> tuple[list[float | None], in
 def _known_round_trip(origin: str, here: Place | None, there: Place) -> float | None:
     if there.region_id == origin:
         return LOCAL_ROUND_TRIP_SECONDS
-    measured: Mapping[str, float] = there.round_trip_seconds or {}
-    if origin in measured:
-        return measured[origin]
-    if here is not None and here.round_trip_seconds and there.region_id in here.round_trip_seconds:
-        return here.round_trip_seconds[there.region_id]
+    said = _stated(origin, here, there)
+    if said is not None:
+        return said
     if here is None or here.latitude is None or here.longitude is None:
         return None
     if there.latitude is None or there.longitude is None:
         return None
     kilometres = great_circle_km(here.latitude, here.longitude, there.latitude, there.longitude)
     return LOCAL_ROUND_TRIP_SECONDS + kilometres * ROUND_TRIP_SECONDS_PER_KM
+
+
+def _stated(origin: str, here: Place | None, there: Place) -> float | None:
+    measured: Mapping[str, float] = there.round_trip_seconds or {}
+    if origin in measured:
+        return measured[origin]
+    return None if here is None else (here.round_trip_seconds or {}).get(there.region_id)
 
 
 def great_circle_km(lat1: float, lon1: float, lat2: float, lon2: float) -> float:

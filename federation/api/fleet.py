@@ -20,6 +20,7 @@ from federation.health.monitor import Monitor
 from federation.installer import Installer
 from federation.logs import Log
 from federation.peering.peers import Peering, PeerStatus
+from federation.routing.roads import RoundTrip
 from federation.routing.router import Router
 from federation.siblings.exchange import Siblings
 from federation.siblings.linked import SiblingStatus
@@ -28,6 +29,8 @@ from federation.v1 import fleet_pb2_grpc
 from policies.health import CircuitState, Grade
 
 DEFAULT_EJECTION_SECONDS = 300.0
+# Of a region that the table does not show yet.
+UNTOLD = (None, "ROUND_TRIP_SOURCE_UNSPECIFIED")
 # A node's health is some 300 bytes and more with many deployments; messages end at 4 MiB.
 NODES_A_MESSAGE = 200
 
@@ -75,7 +78,10 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
             state = convert.state_name(node, self._grade_of(name, now))
             states.setdefault(node.region_id, Counter())[state] += 1
         imported = {place.region_id for place in table.pool.places if place.imported}
-        threshold = self._router.policy("").panic_threshold
+        policy = self._router.policy("")
+        threshold = policy.panic_threshold
+        trips = self._router.planner.round_trips(self._home_region, table, policy.assume)
+        ways = {trip.region_id: (duration(trip.seconds), self._source(trip)) for trip in trips}
         models = []
         for model_id in sorted(compiled.rows_by_model):
             rows = compiled.rows_by_model[model_id]
@@ -97,8 +103,11 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
                     deployments=deployments[region_id],
                     available_deployments=routable[region_id],
                     imported=region_id in imported,
+                    round_trip=way[0],
+                    round_trip_source=way[1],
                 )
                 for region_id in sorted(states)
+                for way in (ways.get(region_id, UNTOLD),)
             ],
             models=models,
             revision=table.revision,
@@ -107,6 +116,13 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
             version=self._version,
             home_region_id=self._home_region,
         )
+
+    def _source(self, trip: RoundTrip) -> str:
+        peers = {} if self._peering is None else self._peering.imports.peers
+        known = peers.get(trip.region_id)
+        measured = trip.source == "stated" and known is not None and known.round_trip_seconds is not None
+        word = "measured" if measured else "declared" if trip.source == "stated" else trip.source
+        return f"ROUND_TRIP_SOURCE_{word.upper()}"
 
     def _grade_of(self, name: str, now: float) -> Grade:
         for deployment in self._installer.snapshot.nodes[name].deployments:

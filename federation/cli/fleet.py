@@ -33,11 +33,11 @@ def fleet(remote: Remote, out: Format) -> None:
     with remote.connect() as to:
         told = to.ask(to.fleet.GetFleet, GetFleetRequest())
     names = [region.region_id for region in told.regions]
-    answer(told, out, names=names, people=lambda wide: show_fleet(told))
+    answer(told, out, names=names, people=lambda wide: show_fleet(told, wide=wide))
 
 
-def show_fleet(told: Any) -> None:
-    """The fleet's tables: regions, then models, with a bar of what is available."""
+def show_fleet(told: Any, *, wide: bool = False) -> None:
+    """The fleet's tables: regions, then models, with a bar of what is available; widely, the ways to regions too."""
     show(
         heading(f"fleet seen from {told.home_region_id}"),
         cell(
@@ -47,13 +47,15 @@ def show_fleet(told: Any) -> None:
         ),
         cell(""),
     )
-    show(regions_table(told), cell(""), models_table(told))
+    show(regions_table(told, wide=wide), cell(""), models_table(told), wide=wide)
 
 
-def regions_table(told: Any) -> Any:
+def regions_table(told: Any, *, wide: bool = False) -> Any:
     """One line a region: nodes by grade, and the deployments that can take a request now."""
     heads = [Head("REGION"), Head("NODES", True), *(Head(grade.upper(), True) for grade in GRADES)]
-    heads += [Head("OTHER", True), Head("AVAILABLE", True), Head("", spare=1), Head("")]
+    heads += [Head("OTHER", True), Head("AVAILABLE", True), Head("", spare=1)]
+    heads += [Head("ROUND TRIP", True), Head("")] if wide else []
+    heads.append(Head(""))
     rows = []
     for region in told.regions:
         by_grade = [region.nodes_by_state.get(grade, 0) for grade in GRADES]
@@ -64,7 +66,10 @@ def regions_table(told: Any) -> Any:
         ]
         others = cell(str(other) if other > 0 else "-", "dim")
         name = cell(region.region_id, "bold")
-        rows.append([name, str(region.nodes), *grades, others, *_available(region), cell(mark, "dim")])
+        way = (
+            [duration(span(region, "round_trip")), cell(enum_word(region, "round_trip_source"), "dim")] if wide else []
+        )
+        rows.append([name, str(region.nodes), *grades, others, *_available(region), *way, cell(mark, "dim")])
     return table_of(heads, rows)
 
 

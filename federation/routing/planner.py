@@ -19,7 +19,7 @@ from federation.routing.groups import Groups, grouped
 from federation.routing.moves import MAX_MOVES, moved_rows, patched, touches
 from federation.routing.ranking import Ranking, Scalars, build_ranking, lower_edge, scalars
 from federation.routing.rations import Room, room_of
-from federation.routing.roads import Roads
+from federation.routing.roads import Roads, RoundTrip, told_trips
 from federation.routing.state import State
 from federation.routing.table import Table
 from policies import rules
@@ -347,6 +347,11 @@ class Planner:
             while len(self._groups) > MAX_GROUPS:
                 self._groups.popitem(last=False)
         return found[0]
+
+    def round_trips(self, region: str, table: Table, assume: Assumptions) -> list[RoundTrip]:
+        """What decisions count from a region to each of the table's, and how that is known."""
+        seconds, _, heard = self._origin_of(region, table, assume)
+        return told_trips(region, table.pool.places, seconds.tolist(), heard)
 
     def _origin_of(self, region: str, table: Table, assume: Assumptions) -> tuple[FloatArray, int, Mapping[str, float]]:
         found = self._origins.get((region, assume))

@@ -9,7 +9,7 @@ declared or measured stands, and late answers are late for many reasons.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import merge
 from itertools import islice
@@ -17,6 +17,8 @@ from math import isnan
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from policies.pool import Place
+from policies.prediction import assumed_only, stated
 from policies.types import Outcome, Result
 
 if TYPE_CHECKING:
@@ -88,3 +90,32 @@ class Roads:
             if road is not None and len(counted) == COUNTED:
                 found[region] = counted[-1], road.heard_at
         return MappingProxyType(found)
+
+
+@dataclass(frozen=True, slots=True)
+class RoundTrip:
+    """The way to a region, for people. `source` is "local", "stated" (measured or declared), "reported" by answers,
+    "assumed", or "estimated" from coordinates."""
+
+    region_id: str
+    seconds: float
+    source: str
+
+
+def told_trips(
+    origin: str, places: Sequence[Place], seconds: Sequence[float], heard: Collection[str]
+) -> list[RoundTrip]:
+    """What is counted from an origin to each place, `seconds`, and how that is known; answers bound those `heard`."""
+    said, unknown = stated(origin, places), assumed_only(origin, places)
+
+    def source(name: str) -> str:
+        if name == origin:
+            return "local"
+        if name in said:
+            return "stated"
+        if name in heard:
+            return "reported"
+        return "assumed" if name in unknown else "estimated"
+
+    names = [place.region_id for place in places]
+    return [RoundTrip(name, each, source(name)) for name, each in zip(names, seconds, strict=True)]

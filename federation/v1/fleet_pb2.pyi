@@ -29,6 +29,16 @@ class CircuitState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CIRCUIT_STATE_OPEN: _ClassVar[CircuitState]
     CIRCUIT_STATE_HALF_OPEN: _ClassVar[CircuitState]
 
+class RoundTripSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ROUND_TRIP_SOURCE_UNSPECIFIED: _ClassVar[RoundTripSource]
+    ROUND_TRIP_SOURCE_LOCAL: _ClassVar[RoundTripSource]
+    ROUND_TRIP_SOURCE_MEASURED: _ClassVar[RoundTripSource]
+    ROUND_TRIP_SOURCE_DECLARED: _ClassVar[RoundTripSource]
+    ROUND_TRIP_SOURCE_ESTIMATED: _ClassVar[RoundTripSource]
+    ROUND_TRIP_SOURCE_REPORTED: _ClassVar[RoundTripSource]
+    ROUND_TRIP_SOURCE_ASSUMED: _ClassVar[RoundTripSource]
+
 class WhenExhausted(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     WHEN_EXHAUSTED_UNSPECIFIED: _ClassVar[WhenExhausted]
@@ -66,6 +76,13 @@ CIRCUIT_STATE_UNSPECIFIED: CircuitState
 CIRCUIT_STATE_CLOSED: CircuitState
 CIRCUIT_STATE_OPEN: CircuitState
 CIRCUIT_STATE_HALF_OPEN: CircuitState
+ROUND_TRIP_SOURCE_UNSPECIFIED: RoundTripSource
+ROUND_TRIP_SOURCE_LOCAL: RoundTripSource
+ROUND_TRIP_SOURCE_MEASURED: RoundTripSource
+ROUND_TRIP_SOURCE_DECLARED: RoundTripSource
+ROUND_TRIP_SOURCE_ESTIMATED: RoundTripSource
+ROUND_TRIP_SOURCE_REPORTED: RoundTripSource
+ROUND_TRIP_SOURCE_ASSUMED: RoundTripSource
 WHEN_EXHAUSTED_UNSPECIFIED: WhenExhausted
 WHEN_EXHAUSTED_REFUSE: WhenExhausted
 WHEN_EXHAUSTED_DEMOTE: WhenExhausted
@@ -160,7 +177,7 @@ class GetFleetRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class RegionSummary(_message.Message):
-    __slots__ = ("region_id", "nodes", "nodes_by_state", "deployments", "available_deployments", "imported")
+    __slots__ = ("region_id", "nodes", "nodes_by_state", "deployments", "available_deployments", "imported", "round_trip", "round_trip_source")
     class NodesByStateEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -174,13 +191,17 @@ class RegionSummary(_message.Message):
     DEPLOYMENTS_FIELD_NUMBER: _ClassVar[int]
     AVAILABLE_DEPLOYMENTS_FIELD_NUMBER: _ClassVar[int]
     IMPORTED_FIELD_NUMBER: _ClassVar[int]
+    ROUND_TRIP_FIELD_NUMBER: _ClassVar[int]
+    ROUND_TRIP_SOURCE_FIELD_NUMBER: _ClassVar[int]
     region_id: str
     nodes: int
     nodes_by_state: _containers.ScalarMap[str, int]
     deployments: int
     available_deployments: int
     imported: bool
-    def __init__(self, region_id: _Optional[str] = ..., nodes: _Optional[int] = ..., nodes_by_state: _Optional[_Mapping[str, int]] = ..., deployments: _Optional[int] = ..., available_deployments: _Optional[int] = ..., imported: bool = ...) -> None: ...
+    round_trip: _duration_pb2.Duration
+    round_trip_source: RoundTripSource
+    def __init__(self, region_id: _Optional[str] = ..., nodes: _Optional[int] = ..., nodes_by_state: _Optional[_Mapping[str, int]] = ..., deployments: _Optional[int] = ..., available_deployments: _Optional[int] = ..., imported: bool = ..., round_trip: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., round_trip_source: _Optional[_Union[RoundTripSource, str]] = ...) -> None: ...
 
 class ModelSummary(_message.Message):
     __slots__ = ("model_id", "deployments", "available_deployments", "panic")

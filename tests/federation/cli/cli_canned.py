@@ -161,11 +161,12 @@ FLEET = fleet_pb2.GetFleetResponse(
     regions=[
         fleet_pb2.RegionSummary(
             region_id="ap-northeast-1", nodes=1, nodes_by_state={"unhealthy": 1}, deployments=1,
-            available_deployments=0, imported=True,
+            available_deployments=0, imported=True, round_trip=seconds(0.24),
+            round_trip_source=fleet_pb2.ROUND_TRIP_SOURCE_MEASURED,
         ),
         fleet_pb2.RegionSummary(
             region_id="eu-west-1", nodes=2, nodes_by_state={"healthy": 1, "draining": 1}, deployments=3,
-            available_deployments=2,
+            available_deployments=2, round_trip=seconds(0.001), round_trip_source=fleet_pb2.ROUND_TRIP_SOURCE_LOCAL,
         ),
         fleet_pb2.RegionSummary(
             region_id="us-east-1", nodes=1, nodes_by_state={"unknown": 1}, deployments=1, available_deployments=1,
