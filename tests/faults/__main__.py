@@ -22,7 +22,7 @@ from pathlib import Path
 import grpc
 
 from catalog.sql import schema
-from tests.faults import cases, dst, node_cases, replica_cases, signal_cases, store_cases
+from tests.faults import cases, dst, node_cases, replica_cases, signal_cases, store_cases, upgrade_cases
 from tests.faults.scale import FULL, SEED, Measured, Scale
 from tests.postgres import Postgres
 
@@ -70,7 +70,10 @@ def plan(scale: Scale, long_cut: float, minutes: float, postgres: Postgres) -> d
         "14": [lambda at: node_cases.all_open(at, scale, postgres)],
         "15": [lambda at: replica_cases.herd(at, scale, postgres)],
         "25": [lambda at: signal_cases.stale(at, scale)],
-        "28": [lambda at: store_cases.migrators(at, scale, postgres)],
+        "28": [
+            lambda at: store_cases.migrators(at, scale, postgres),
+            lambda at: upgrade_cases.side_by_side(at, scale, postgres),
+        ],
         "29": [lambda at: cases.drain_and_back(at, scale)],
         "31": [simulated],
         "33": [lambda at: cases.watch_resume(at, scale)],

@@ -128,6 +128,8 @@ class Gateways:
     """Calls at a rate, or one after the other, each reported as finished. `failures` are by their time."""
 
     seconds: list[float] = field(default_factory=list)
+    # Who answered, by life.
+    replicas: set[str] = field(default_factory=set)
     failures: list[tuple[float, str]] = field(default_factory=list)
 
     @property
@@ -142,6 +144,15 @@ class Gateways:
         """A quantile of the seconds that answers took."""
         return sorted(self.seconds)[min(len(self.seconds) - 1, int(share * len(self.seconds)))]
 
+    async def answered_by(self, lives: int) -> None:
+        """Waits until so many lives of replicas have answered. A client that found nobody at an address looks again
+        after up to 5 s; until then there is one replica less for it, however well that one is."""
+
+        async def answered() -> bool:
+            return len(self.replicas) >= lives
+
+        await until(answered)
+
     async def ask(self, client: Client) -> None:
         asked = time.monotonic()
         request = routing_pb2.RouteRequest(model_id="m", qos={"privacy_level": PUBLIC}, prompt=PROMPT)
@@ -151,6 +162,7 @@ class Gateways:
             self.failures.append((time.monotonic(), str(error)[:120]))
         else:
             self.seconds.append(time.monotonic() - asked)
+            self.replicas.add(decision.decision_id.rpartition("-")[0])
             client.report(routing_pb2.Outcome(decision_id=decision.decision_id, phase=FINISHED, result=OK))
 
     async def at_rate(self, client: Client, rate: float) -> None:

@@ -72,6 +72,7 @@ async def rolling_restart(directory: Path, scale: Scale, postgres: Postgres) -> 
         await until(found.all_route)
         codes, told, ends, steps = [], 0, Counter[str](), []
         async with calling(found.addresses, scale.crew_rate) as gateways:
+            await gateways.answered_by(REPLICAS)
             for number in range(scale.restarts):
                 replica, place = found.replicas[number % REPLICAS], found.places[number % REPLICAS]
                 watching = asyncio.create_task(watch_to_its_end(place))
@@ -83,7 +84,7 @@ async def rolling_restart(directory: Path, scale: Scale, postgres: Postgres) -> 
                 revision, reason = await watching
                 ends[reason] += 1
                 await replica.begin()
-                await until(found.all_route)
+                await gateways.answered_by(REPLICAS + number + 1)
                 steps.append(await resumes(place, revision))
         lost = len(steps) - sum(steps)
         return Measured(
