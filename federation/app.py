@@ -161,7 +161,6 @@ class ControlPlane:
         self.registry = loaded_registry(Failures(log))
         self.router = Router(
             settings.routing,
-            home_region=region,
             replica=self.replica,
             seed=rng.getrandbits(64),
             wall=wall,

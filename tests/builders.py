@@ -110,9 +110,7 @@ def a_table(
 
 
 def a_router(table: Table | None = None, *, seed: int = 7, **settings: Any) -> Router:
-    router = Router(
-        RoutingSettings(**settings), home_region="eu", replica="r1", seed=seed, wall=lambda: 1_700_000_000.0
-    )
+    router = Router(RoutingSettings(**settings), replica="r1", seed=seed, wall=lambda: 1_700_000_000.0)
     if table is not None:
         router.install(table)
     return router

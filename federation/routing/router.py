@@ -53,7 +53,6 @@ class Router:
         self,
         settings: RoutingSettings,
         *,
-        home_region: str,
         replica: str,
         seed: int,
         wall: Callable[[], float],

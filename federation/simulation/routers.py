@@ -84,7 +84,6 @@ class PolicyPlacer:
         )
         self.router = Router(
             RoutingSettings(policy=behaviour.policy.policy_id),
-            home_region=gateway.region_id,
             replica=gateway.gateway_id,
             seed=seed,
             wall=wall,

@@ -47,9 +47,7 @@ def a_fleet(size: int) -> tuple[Snapshot, Router]:
         for number in range(size)
     ]
     snapshot = a_snapshot(*nodes, regions=regions)
-    router = Router(
-        RoutingSettings(decisions_kept=1_000), home_region="r0", replica="b", seed=SEED, wall=lambda: 1_700_000_000.0
-    )
+    router = Router(RoutingSettings(decisions_kept=1_000), replica="b", seed=SEED, wall=lambda: 1_700_000_000.0)
     router.install(build_table(snapshot, all_well(snapshot), home_region="r0", now=0.0))
     state = router.state
     for slot in range(size):

@@ -162,7 +162,6 @@ class Replica:
         )
         self.router = Router(
             RoutingSettings(decisions_kept=50),
-            home_region=self.region.name,
             replica=self.id,
             seed=seed,
             wall=self.wall,

@@ -107,7 +107,6 @@ class Stage:
         self.monitor = Monitor(health, circuit, rng=Random(seed), wall=self.wall)
         self.router = Router(
             RoutingSettings(decisions_kept=1_000),
-            home_region=REGION,
             replica=REGION,
             seed=seed,
             wall=self.wall,

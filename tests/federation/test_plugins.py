@@ -39,7 +39,6 @@ class Failed:
 def a_router(registry: Registry, document: dict[str, Any]) -> Router:
     router = Router(
         RoutingSettings(policy="p"),
-        home_region="eu-north-1",
         replica="r",
         seed=1,
         wall=lambda: 0.0,

@@ -82,7 +82,7 @@ def log(tmp_path: Path) -> Path:
         return (pool.place != ask.origin).astype(float)
 
     registry = BUILT_IN.extend({"green": green}, {}, {})
-    router = Router(RoutingSettings(), home_region="eu", replica="r1", seed=7, wall=lambda: 1.7e9, registry=registry)
+    router = Router(RoutingSettings(), replica="r1", seed=7, wall=lambda: 1.7e9, registry=registry)
     router.install(a_table(a_node("eu/a"), a_node("us/b")))
     policy = compile_policy("p", {"extra_scorers": {"green": 5.0}}, 1, registry=registry)
     router.install_policies({"p": policy})

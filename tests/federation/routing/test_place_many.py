@@ -147,7 +147,7 @@ def test_a_logged_batch_logs_what_one_after_the_other_logs(tmp_path: Path) -> No
     nodes = [a_node(f"eu/n{number}", zone="abc"[number % 3]) for number in range(120)]
     routers = []
     for log in logs:
-        router = Router(RoutingSettings(), home_region="eu", replica="r1", seed=7, wall=lambda: 1.7e9, log=log)
+        router = Router(RoutingSettings(), replica="r1", seed=7, wall=lambda: 1.7e9, log=log)
         router.install_policies({"random": Policy("random", picker="power_of_two")})
         router.install(a_table(*nodes))
         routers.append(router)

@@ -40,7 +40,7 @@ class Wall:
 def a_rationing_router(policy: Policy, *, seed: int = 7, nodes: int = 4, limit: int | None = 16, **more: Any) -> Router:
     """A router whose default policy is `policy`, over equal nodes with room for `limit` requests each."""
     routing = RoutingSettings(policy=policy.policy_id, **more)
-    router = Router(routing, home_region="eu", replica="r1", seed=seed, wall=Wall())
+    router = Router(routing, replica="r1", seed=seed, wall=Wall())
     served = a_deployment(max_concurrency=limit)
     router.install(a_table(*[a_node(f"eu/n{number}", [served]) for number in range(nodes)]))
     router.install_policies({policy.policy_id: policy})
@@ -198,7 +198,7 @@ BY_WAIT = Policy("soon", shed=Shed((ShedStep(-1, 0.3), ShedStep(0, 0.6)), full_w
 
 def a_queueing_router(*waits: float) -> Router:
     """Nodes with room for thousands of requests, where siblings have prompts of so many seconds waiting."""
-    router = Router(RoutingSettings(policy="soon"), home_region="eu", replica="r1", seed=7, wall=Wall())
+    router = Router(RoutingSettings(policy="soon"), replica="r1", seed=7, wall=Wall())
     served = a_deployment(profile=ServingProfile(PER_TOKEN, 0.05, 50.0, 4_000))
     router.install(a_table(*[a_node(f"eu/n{number}", [served]) for number in range(len(waits))]))
     router.install_policies({"soon": BY_WAIT})

@@ -97,7 +97,6 @@ def a_log(path: Path, *, sample: float = 1.0, max_bytes: int = 1 << 30, draws: t
 def logged(log: DecisionLog, **settings: object) -> Router:
     router = Router(
         RoutingSettings(**settings),  # type: ignore[arg-type]
-        home_region="eu",
         replica="r1",
         seed=7,
         wall=lambda: 1_700_000_000.0,
@@ -222,7 +221,7 @@ def test_a_picker_scorer_and_filter_of_another_package_recompute() -> None:
         {"odd": lambda ask, pool: pool.row % 2 == 1},
         {"last": lambda field: len(field) - 1},
     )
-    router = Router(RoutingSettings(), home_region="eu", replica="r1", seed=7, wall=lambda: 0.0, registry=registry)
+    router = Router(RoutingSettings(), replica="r1", seed=7, wall=lambda: 0.0, registry=registry)
     router.install(a_table(*(a_node(f"eu/n{i}") for i in range(6))))
     scorers = MappingProxyType({"theirs": 2.0})
     router.install_policies({"p": Policy("p", picker="last", extra_filters=("odd",), extra_scorers=scorers)})

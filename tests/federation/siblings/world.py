@@ -70,7 +70,6 @@ class One:
         )
         self.router = Router(
             RoutingSettings(),
-            home_region="eu",
             replica=self.me.replica_id,
             seed=chance.getrandbits(64),
             wall=lambda: 1.7e9 + world.now,
