@@ -96,6 +96,8 @@ class Reservations:
         # Slots with a trial under way, and those whose trials are another replica's.
         self.trials: set[int] = set()
         self._withheld: frozenset[int] = frozenset()
+        # Those whose trial failed since the table was made, which still takes their circuits for half-open.
+        self._failed: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -189,8 +191,20 @@ class Reservations:
         for slot in changed:
             self._admit(slot)
 
+    def fail(self, slot: int) -> None:
+        """Admits no further trial at a slot before the next table, which tells that its circuit is open again."""
+        self._failed.add(slot)
+        self._admit(slot)
+
+    def follow(self) -> None:
+        """A new table knows what became of every trial."""
+        failed, self._failed = self._failed, set()
+        for slot in failed:
+            self._admit(slot)
+
     def _admit(self, slot: int) -> None:
-        self._state.trial[slot] = 0.0 if slot in self._withheld or slot in self.trials else 1.0
+        taken = slot in self._withheld or slot in self.trials or slot in self._failed
+        self._state.trial[slot] = 0.0 if taken else 1.0
         self._state.touch(slot)
 
     def _give_tokens(self, found: Reservation) -> None:

@@ -105,6 +105,7 @@ class Router:
 
     def install(self, table: Table) -> None:
         """Swaps the table; decisions from now on read it."""
+        self.reservations.follow()
         self._deciding.install(replace(table, pool=replace(table.pool, slot=self._seats.follow(table))))
 
     def renew_plans(self, most: int) -> int:
@@ -260,6 +261,8 @@ class Router:
                     learn_from(self.state, held, slot, outcome, now)
             case Phase.FINISHED:
                 held = self.reservations.release(number, attempt)
+                if held is not None and held.trial and outcome.result is not None and outcome.result.is_failure:
+                    self.reservations.fail(held.slot)
                 own = held if held is not None and held.attempt == attempt else None
                 if record is not None:
                     self.rations.finished(record, outcome)

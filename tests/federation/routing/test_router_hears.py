@@ -583,6 +583,19 @@ def test_a_trial_is_over_with_its_outcome() -> None:
     assert placed(router, 1.0).names()[0] == f"eu/b/{MODEL}"
 
 
+def test_a_trial_that_failed_is_the_last_one_by_its_table() -> None:
+    table = a_table(a_node("eu/a"), a_node("eu/b"), health={"eu/b": HALF_OPEN})
+    router = a_router(table)
+    trial = placed(router)
+    assert trial.names()[0] == f"eu/b/{MODEL}"
+
+    router.report(finished(trial, result=Result.SERVER_ERROR), 1.0)
+
+    assert {placed(router, 1.0).names()[0] for _ in range(5)} == {f"eu/a/{MODEL}"}
+    router.install(table)
+    assert router.state.trial[router.state.slots[f"eu/b/{MODEL}"]] == 1.0
+
+
 def test_a_trial_that_moves_on_to_an_alternative_is_over() -> None:
     router = a_router(a_table(a_node("eu/a"), a_node("eu/b"), health={"eu/b": HALF_OPEN}))
     trial = placed(router)
