@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from federation.simulation.matrix import Case, Kept, cases, run_case
 from federation.simulation.targets import SEED_KIND, Found, lines, render
 
@@ -24,6 +26,39 @@ def test_the_subset_is_a_part_of_the_matrix():
 
     assert {case.key for case in subset} <= {case.key for case in whole}
     assert len(subset) < 0.25 * len(whole)
+
+
+# What the default policy must show on any trace; how near it comes to the oracle's slowest answers hangs on the trace.
+ANYWHERE = (
+    "p99 below least_connections",
+    "good answers behind the oracle",
+    "errors above the oracle",
+    "high priority lost",
+    "cached tokens of the oracle's",
+    "cost of cost_first to the cheapest feasible",
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fault"),
+    [
+        *[("azure", fault) for fault in ("", "gray", "killed", "cut")],
+        *[("overload", ""), ("cost", ""), ("conversation", "")],
+    ],
+)
+def test_the_subset_holds_on_the_traces_that_ship(kind, fault):
+    subset = cases("bursty.csv", "conversations.jsonl.gz", ("unequal-30", "long-prompts-30"), 1, subset=True)
+    wanted = [case for case in subset if (case.kind, case.fault) == (kind, fault)]
+
+    judged = [line for line in lines(Found(dict(_by_key(wanted)))) if line.name.split(": ")[1] in ANYWHERE]
+
+    assert judged
+    assert [f"{line.name}{line.mode}: {line.measured}, not {line.target}" for line in judged if not line.holds] == []
+
+
+def _by_key(wanted):
+    for case in wanted:
+        yield case.key, run_case(case)[1]
 
 
 def test_a_case_is_run_from_its_description_and_told_against_its_targets():
