@@ -34,6 +34,8 @@ from policies.types import Decision, Outcome, Phase, RouteRequest
 
 # Seeds that are drawn up together.
 SEEDS = 1_024
+# More run or wait at no engine; what is told beyond it would make sums of seconds infinite.
+MOST_SEQUENCES = 1e6
 
 
 class Reported(Enum):
@@ -301,9 +303,10 @@ class Router:
         """What an engine or its agent says of a node: sequences that run and that wait. None is unknown."""
         self.state.advance(now)
         table = self._deciding.installed
+        queue = None if queue is None else min(queue, MOST_SEQUENCES)
         for row, slot in self._seats.of_node(node):
             if running is not None:
-                self.state.running[slot] = running + (queue or 0.0)
+                self.state.running[slot] = min(running, MOST_SEQUENCES) + (queue or 0.0)
                 self.state.touch(slot)
             if queue is not None and table is not None:
                 per_token = float(table.pool.prefill[row])

@@ -109,9 +109,14 @@ async def test_20_000_mutants_neither_break_the_server_nor_learn_anything(
             (number, method, [mutator.mutant(method.input_type) for _ in range(3 if method.client_streaming else 1)])
             for number, method in zip(range(COUNTS[kind]), _round(METHODS), strict=False)
         )
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(AT_ONCE):
-                tasks.create_task(send_all(fairway.target, work, seed, seen))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(AT_ONCE):
+                    tasks.create_task(send_all(fairway.target, work, seed, seen))
+        finally:
+            for line in fairway.logged:
+                if line["event"] == "internal error":
+                    print(line["method"], line["exception"])
         seconds = time.monotonic() - started
 
         assert await routes_as_before(fairway, stand_in.url)

@@ -9,6 +9,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 # The longest that a Duration may say (10,000 years); an infinite wait is told as this.
 MAX_SECONDS = 315_576_000_000
+# The first and the last second that a Timestamp may say: of the years 1 and 9999.
+FIRST_SECOND, LAST_SECOND = -62_135_596_800, 253_402_300_799
 
 
 def duration(seconds: float) -> Duration:
@@ -28,6 +30,9 @@ def seconds_of(message: Duration) -> float:
 
 
 def timestamp(unix_seconds: float) -> Timestamp:
+    """A Timestamp; what lies outside the years that it can tell is their first or last second."""
+    if not FIRST_SECOND <= unix_seconds <= LAST_SECOND:
+        return Timestamp(seconds=FIRST_SECOND if unix_seconds < FIRST_SECOND else LAST_SECOND)
     whole = math.floor(unix_seconds)
     return Timestamp(seconds=whole, nanos=int((unix_seconds - whole) * 1e9))
 

@@ -321,3 +321,16 @@ def test_a_model_comes_back_as_it_was() -> None:
 
     assert resources.model_from(resources.model_to(model)) == model
     assert resources.model_from(resources.model_to(Model("m"))) == Model("m")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (2.0**63, "9999-12-31T23:59:59Z"),
+        (-(2.0**63), "0001-01-01T00:00:00Z"),
+        (float("inf"), "9999-12-31T23:59:59Z"),
+        (1.5, "1970-01-01T00:00:01.500Z"),
+    ],
+)
+def test_a_time_that_no_timestamp_can_tell_is_its_first_or_last(seconds: float, told: str) -> None:
+    assert timestamp(seconds).ToJsonString() == told

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from federation.routing.decisions import Record
 from federation.routing.router import Reported, Router
-from policies.types import Outcome, Phase, Result
+from policies.types import Explain, Outcome, Phase, Result
 from tests.builders import HALF_OPEN, MODEL, a_deployment, a_node, a_region, a_request, a_router, a_table
 
 TOKENS = 500
@@ -526,6 +527,18 @@ def test_a_report_of_load_says_who_waits_there_and_fades_within_seconds() -> Non
     assert wait(router, name) == pytest.approx(2 * 512 * 0.0002)
     router.sweep(10.0)
     assert router.state.running[router.state.slots[name]] == pytest.approx(24.0 / 4)
+
+
+def test_a_queue_that_no_engine_can_have_leaves_numbers_to_decide_by() -> None:
+    router = a_fleet()
+
+    router.observe_load("eu/n1", 1.7e308, 1.7e308, 0.0)
+
+    assert np.isfinite(router.state.matrix).all()
+    for each in router.candidates(a_request(), 0.0).candidates:
+        assert each.choice.estimated_time_to_first_token_seconds is not None
+        assert np.isfinite(each.choice.estimated_time_to_first_token_seconds)
+    assert router.place(a_request(explain=Explain.FULL), 0.0).names()[0] != f"eu/n1/{MODEL}"
 
 
 def test_our_own_waiting_prompts_are_not_counted_twice() -> None:
