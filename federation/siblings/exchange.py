@@ -314,7 +314,7 @@ class Siblings:
             return ()
         if known.outgoing.waiting > MAX_WAITING:
             return link.session.end(f"more than {MAX_WAITING:,} events wait for it")
-        standing = self._telling.standing(self._monitor, self._router, now, anew=link.session.told == 0)
+        standing = self._telling.standing(self._monitor, self._router, now, anew=known.outgoing.begins_anew(now))
         turns = tuple(sorted(self._turns.held(life.replica_id)))
         return link.session.tell(known.outgoing.take(standing, turns, now), now)
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
+from math import inf
 
 from federation.health.engines.page import EngineMetrics
 from federation.health.records import Load, Probe
@@ -22,6 +23,9 @@ from policies.types import Outcome, Phase, Result
 ANSWERS_ONE_BY_ONE = 200
 # Items of one kind in one news: a few hundred bytes each, of messages that end at 4 MiB.
 MAX_ITEMS = 3_000
+# Circuits and ejections are all told again so often: who was cut off from the database hears of a node's circuit before
+# it knows the node, and lets that pass.
+AGAIN_SECONDS = 5.0
 # A suspicion is told when it is so much above what the sibling knows.
 RISEN = 1.1
 
@@ -52,6 +56,7 @@ class Outgoing:
         self._one_by_one = 0
         self._circuits: dict[str, tuple[int, bool]] = {}
         self._ejections: dict[str, int] = {}
+        self._anew_at = -inf
         self._suspicions: dict[str, tuple[float, float]] = {}
         self._sums: dict[str, tuple[float, float]] = {}
 
@@ -77,6 +82,15 @@ class Outgoing:
         """The sibling said so itself."""
         known, at = self._suspicions.get(deployment, (1.0, now))
         self._suspicions[deployment] = (max(level, aged_suspicion(known, now - at)), now)
+
+    def begins_anew(self, now: float) -> bool:
+        """Whether the next news tells all circuits and ejections, as the first one does."""
+        if now - self._anew_at < AGAIN_SECONDS:
+            return False
+        self._anew_at = now
+        self._circuits.clear()
+        self._ejections.clear()
+        return True
 
     def take(self, standing: Standing, turns: tuple[str, ...], now: float) -> News:
         """The next news; what has no room in it comes with the one after."""

@@ -71,7 +71,7 @@ class Telling:
     def standing(self, monitor: Monitor, router: Router, now: float, *, anew: bool = False) -> Standing:
         """The states that siblings are told of, a twentieth of a second old at most.
 
-        Circuits and ejections are as old as their last change; `anew` for who hears of them only now, since what is
+        Circuits and ejections are as old as their last change; `anew` for who hears of all of them now, since what is
         left of their time has run on.
         """
         if anew or now - self._standing_at >= STANDING_SECONDS:

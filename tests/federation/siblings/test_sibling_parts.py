@@ -17,7 +17,7 @@ from federation.siblings import wire
 from federation.siblings.address import advertised
 from federation.siblings.members import DEAD_SECONDS, Members, share_of
 from federation.siblings.messages import Beat, Hello, Life, Message, News, Sum, Witnessed
-from federation.siblings.outgoing import ANSWERS_ONE_BY_ONE, MAX_ITEMS, Outgoing, Standing
+from federation.siblings.outgoing import AGAIN_SECONDS, ANSWERS_ONE_BY_ONE, MAX_ITEMS, Outgoing, Standing
 from federation.siblings.turns import SELF, TURN_SECONDS, Seen, Turns
 from federation.v1 import peering_pb2 as pb
 from policies.types import Outcome, Phase, Result
@@ -158,6 +158,21 @@ def test_events_are_told_once_and_states_when_they_change():
     assert second == News(trials=("t",))
     later = outgoing.take(Standing({"d": CircuitWord("d", 2)}), (), 0.2)
     assert (later.circuits, later.sums) == ((CircuitWord("d", 2),), (Sum("d", 0.0, 0.0),))
+
+
+def test_circuits_and_ejections_are_all_told_again_after_a_while():
+    outgoing = Outgoing()
+    word, out = CircuitWord("d", 1, open=True, remaining_seconds=9.0), EjectionWord("eu/n1", 1, 5.0)
+    standing = Standing({"d": word}, {"eu/n1": out})
+
+    begun, told = [], []
+    for now in (0.0, 0.1, AGAIN_SECONDS - 0.1, AGAIN_SECONDS, AGAIN_SECONDS + 0.1):
+        begun.append(outgoing.begins_anew(now))
+        news = outgoing.take(standing, (), now)
+        told.append((len(news.circuits), len(news.ejections)))
+
+    assert begun == [True, False, False, True, False]
+    assert told == [(1, 1), (0, 0), (0, 0), (1, 1), (0, 0)]
 
 
 def test_many_answers_are_counted_and_every_failure_is_told():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from federation.routing.router import Reported
+from federation.siblings.outgoing import AGAIN_SECONDS
 from policies.circuit import Closed, HalfOpen, Open
 from policies.errors import NoCandidate
 from policies.types import Result
@@ -85,6 +88,24 @@ def test_what_was_opened_while_the_wire_was_cut_is_told_when_it_is_there_again()
     world.link().run(0.5)
 
     assert isinstance(world["b"].circuit(), Open)
+
+
+def test_what_was_opened_before_a_replica_knew_the_node_is_told_it_again():
+    """It was cut off from the database, and not from its sibling."""
+    world = linked()
+    nodes = {name: node for name, node in world.snapshot.nodes.items() if name != "eu/n1"}
+    world["b"].monitor.sync(replace(world.snapshot, nodes=nodes), world.now)
+    for _ in range(5):
+        world["a"].told(FAILED)
+    world.run(1.0)
+
+    world["b"].monitor.sync(world.snapshot, world.now)
+    assert isinstance(world["b"].circuit(), Closed)
+    world.run(AGAIN_SECONDS)
+
+    assert isinstance(world["b"].circuit(), Open)
+    left = [one.circuit().until - world.now for one in world.all]
+    assert left == pytest.approx([left[0]] * 2, abs=0.5)
 
 
 def test_a_replica_that_starts_takes_over_what_the_others_know():
