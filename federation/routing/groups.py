@@ -22,8 +22,8 @@ from policies.policy import Policy
 from policies.pool import FloatArray, IntArray, Pool
 from policies.prediction import fill, fill_least
 
-# Heads kept of a group: more than decisions look at between two times that everything fades; at most, where they did
-# not do.
+# Heads kept of a group: as many as a few decisions look at between two times that everything fades; at most, where they
+# did not do.
 HEADS = 64
 MOST_HEADS = 1_024
 # Under so many members one by one is faster than columns.
@@ -104,6 +104,18 @@ class Group:
         factor = slow * suspicion
         return work + factor * self.reference - self.speed / slow, self.row_of[slot], slot, work, factor, slow, moving
 
+    def least_for(self, key: float, more: float) -> float:
+        """What nobody from this key on does better than, in seconds, for a prompt that takes so much more prefill than
+        the usual one; less where it is negative.
+
+        A shorter prompt is worth the most where the factor is highest; but the factor's share in a key is never more
+        than the whole of it.
+        """
+        if more >= 0.0:
+            return key + self.low * more
+        factor = (key + self.speed) / self.reference
+        return key + (factor if factor < self.high else self.high) * more
+
     def catch_up(self, state: State) -> None:
         """Puts members where they belong after changes."""
         stale, self.stale = self.stale, []
@@ -144,7 +156,7 @@ class Group:
         self.known = {entry[2]: entry for entry in entries}
 
     def deepen(self) -> bool:
-        """Finds more heads the next time; False where there are as many as there may be."""
+        """Has more heads found; False where there are as many as there may be."""
         if self.most >= min(MOST_HEADS, len(self.rows)):
             return False
         self.most *= 4
@@ -241,6 +253,9 @@ class Groups:
         if group.stale and group.filled == self.filled:
             group.catch_up(state)
         if group.filled != self.filled:
+            if group.filled >= 0:
+                # What was needed once is not needed for ever.
+                group.most = max(HEADS, group.most // 2)
             group.fill(state, self.filled)
         return group
 

@@ -12,9 +12,15 @@ from federation.routing.groups import Entry, Group
 from federation.routing.ranking import Ranking
 from policies.policy import Policy
 
-# Factors of nodes that are not suspected stay under this, and so does what they make of a shorter prompt.
-SURE_FACTOR = 2.0
 INFINITE = float("inf")
+# Past every row.
+NOBODY = 1 << 62
+# Whom less than this tells apart stand level, and the order of rows decides: an idle fleet of one kind does nothing
+# else, and sums that should be the same differ in their last bits.
+LEVEL_SECONDS = 1e-9
+
+# A group of which all are known ends here.
+NO_FLOOR = (INFINITE, 0)
 
 # Requests in flight by slot.
 InFlight = Mapping[int, float] | Sequence[float]
@@ -25,7 +31,8 @@ Found = tuple[float, int, float, int]
 class Look:
     """What one decision has seen so far: candidates in the order of their worth, in seconds, less is better.
 
-    `limit` is what the next must be under to matter: to be as good as the best, or to be an alternative.
+    `limit` is what the next must be under to matter: to be as good as the best, or to be an alternative; of those who
+    stand level with it only rows up to `last` do.
     """
 
     __slots__ = (
@@ -35,13 +42,13 @@ class Look:
         "flying",
         "found",
         "full",
+        "last",
         "leaders",
         "limit",
         "low",
         "near_ratio",
         "near_seconds",
         "ranking",
-        "short",
         "tokens",
         "visited",
         "wanted",
@@ -68,17 +75,29 @@ class Look:
         """Begins anew."""
         self.found: list[Found] = []
         self.visited: list[Entry] = []
-        self.limit = INFINITE
+        self.open()
         self.full = self.low = 0
-        # Whether too few heads of a group were known, and more will be the next time.
-        self.short = False
+
+    def open(self) -> None:
+        """Whoever is looked at next matters."""
+        self.limit, self.last = INFINITE, NOBODY
+
+    def past(self, bound: float, row: int) -> bool:
+        """Whether who does no better than this, in seconds, and stands in this row or behind it, does not matter."""
+        further = bound - self.limit
+        return further > LEVEL_SECONDS or (row > self.last and further >= -LEVEL_SECONDS)
 
     def at(
-        self, number: int, group: Group, entries: Iterable[Entry], hits: float = 0.0, past: float = INFINITE
+        self,
+        number: int,
+        group: Group,
+        entries: Iterable[Entry],
+        hits: float = 0.0,
+        floor: tuple[float, int] = NO_FLOOR,
     ) -> bool:
         """Looks at members of a group until one could only be past the limit; False where `entries` ended before.
 
-        Entries after the last are no better than the key `past`.
+        Entries after the last come after `floor`, a key and a row.
         """
         ranking, tokens, found, visited = self.ranking, self.tokens, self.found, self.visited
         prefill = group.per_token * (tokens - hits)
@@ -92,22 +111,12 @@ class Look:
         )
         committed, limited = group.committed, group.limit < INFINITE
         speed = group.speed
-        # Nobody of the group is better than this and its key, scaled.
-        more, scale = prefill - group.reference, 1.0
-        least = base
-        if more >= 0.0:
-            least += group.low * more
-        elif group.high < SURE_FACTOR:
-            least += group.high * more
-        else:
-            scale = prefill / group.reference
-        if not committed:
-            least += money
-        flying, limit, floor = self.flying, self.limit, self.floor
-        wanted, leaders = self.wanted, self.leaders
+        least = base if committed else base + money
+        more = prefill - group.reference
+        flying, lowest, wanted = self.flying, self.floor, self.wanted
         for entry in entries:
             key, row, slot, work, factor, slow, _ = entry
-            if least + key * scale > limit:
+            if self.past(least + group.least_for(key, more), row):
                 return True
             visited.append(entry)
             if limited and flying[slot] >= group.limit:
@@ -118,24 +127,28 @@ class Look:
             if not committed or flying[slot] >= committed:
                 worth += money
             # Suspicion puts last, and refuses nobody.
-            if worth > floor and worth - at_node + at_node * slow / factor > floor:
+            if worth > lowest and worth - at_node + at_node * slow / factor > lowest:
                 free = committed > 0.0 and flying[slot] < committed
                 trusted = worth - at_node + at_node * slow / factor
-                if trusted - self._past_usual(number, group, hits, slow, free) > floor:
-                    if self._idle(number, group) > floor:
+                if trusted - self._past_usual(number, group, hits, slow, free) > lowest:
+                    if self._idle(number, group) > lowest:
                         self.low += 1
                     else:
                         self.full += 1
                     continue
             insort(found, (worth, row, at_node, number))
-            if worth < limit and len(found) > wanted:
-                limit = found[0][0] + self.margin_of(found[0])
-                if len(found) > leaders and found[leaders][0] < limit:
-                    limit = found[leaders][0]
-                if found[wanted][0] > limit:
-                    limit = found[wanted][0]
-                self.limit = limit
-        return past == INFINITE or least + past * scale > limit
+            if len(found) > wanted and (worth, row) < (self.limit, self.last):
+                self._narrow()
+        key, row = floor
+        return key == INFINITE or self.past(least + group.least_for(key, more), row)
+
+    def _narrow(self) -> None:
+        """Finds the limit again."""
+        found, leaders = self.found, self.leaders
+        edge = found[0][0] + self.margin_of(found[0]), NOBODY
+        if len(found) > leaders:
+            edge = min(edge, found[leaders][:2])
+        self.limit, self.last = max(edge, found[self.wanted][:2])
 
     def _past_usual(self, number: int, group: Group, hits: float, slow: float, free: bool) -> float:
         """Seconds that are the length's beyond what is assumed, which `min_score` does not judge."""

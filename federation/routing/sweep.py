@@ -13,7 +13,7 @@ import numpy as np
 from federation.routing.ranking import Ranking
 from federation.routing.state import IN_FLIGHT, PENDING, RUNNING, SUSPICION, WAIT, State
 from policies.policy import Policy
-from policies.pool import FloatArray
+from policies.pool import FloatArray, IntArray
 
 # Enough for the near margin, which looks at `max_candidates`, and for alternatives in other zones.
 SHORTLIST = 32
@@ -52,6 +52,16 @@ def shortlist(
     worth[full] = np.inf
     if ranking.only is not None:
         worth[~ranking.only[number]] = np.inf
-    few = np.arange(len(worth)) if len(worth) <= SHORTLIST else np.argpartition(worth, SHORTLIST)[:SHORTLIST]
+    few = np.arange(len(worth)) if len(worth) <= SHORTLIST else _least(worth, columns.rows)
     few = few[np.lexsort((columns.rows[few], worth[few]))]
     return slots[few[np.isfinite(worth[few])]].tolist(), int(np.count_nonzero(full))
+
+
+def _least(worth: FloatArray, rows: IntArray) -> IntArray:
+    """Where the SHORTLIST least stand, in any order; of those that stand level at its end the first by row."""
+    edge = np.partition(worth, SHORTLIST - 1)[SHORTLIST - 1]
+    before, level = np.flatnonzero(worth < edge), np.flatnonzero(worth == edge)
+    left = SHORTLIST - len(before)
+    if left < len(level):
+        level = level[np.argpartition(rows[level], left - 1)[:left]]
+    return np.concatenate([before, level])

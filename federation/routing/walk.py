@@ -12,7 +12,7 @@ from operator import itemgetter
 
 from federation.routing.frame import Visit
 from federation.routing.groups import Entry
-from federation.routing.look import INFINITE, SURE_FACTOR, Found, Look
+from federation.routing.look import INFINITE, LEVEL_SECONDS, NOBODY, Found, Look
 from federation.routing.ranking import Ranking, Scalars
 from federation.routing.state import IN_FLIGHT, State
 from federation.routing.sweep import shortlist
@@ -147,7 +147,7 @@ def _seek(
     look = Look(ranking, state.in_flight, policy, tokens, answer, wanted)
     if not ranking.crowded and _go_down(look, state, early, cached):
         return look, False, 0
-    ranking.crowded = not look.short
+    ranking.crowded = True
     look = Look(ranking, state.in_flight, policy, tokens, answer, wanted)
     few, full = shortlist(ranking, state, policy, tokens, answer, cached)
     _visit(look, state, dict.fromkeys((*early, *few)), cached)
@@ -175,7 +175,7 @@ def settle(
         slot = slot_of[row]
         number = groups.number(slot)
         group = groups.one(number)
-        look.limit = INFINITE
+        look.open()
         look.at(number, group, (group.entry_of(slot, (*moving, 1.0)),))
     order = [each[1] for each in look.found]
     return alternatives(target, order, scalars.domains, wanted), look.full, look.low
@@ -188,7 +188,7 @@ def _visit(look: Look, state: State, slots: Iterable[int], cached: Mapping[int, 
         number = groups.number(slot)
         if number >= 0:
             group = groups.at(number, state)
-            look.limit = INFINITE
+            look.open()
             look.at(number, group, (group.entry(slot, state),), cached.get(slot, 0.0) if cached else 0.0)
 
 
@@ -247,7 +247,9 @@ def _glide(look: Look, state: State) -> bool | None:
     found, visited, floor, flying = look.found, look.visited, look.floor, look.flying
     near_seconds, near_ratio = look.near_seconds, look.near_ratio
     groups, line, steps = ranking.groups, ranking.line, ranking.steps
-    filled, laid, limit, near = groups.filled, len(steps), INFINITE, INFINITE
+    filled, laid, near = groups.filled, len(steps), INFINITE
+    # Whoever does between `level` and `past` stands level with the limit.
+    limit, last, level, past = INFINITE, NOBODY, INFINITE, INFINITE
     steps_at_most = _steps_at_most(ranking)
     for place, number in enumerate(line):
         if place == laid:
@@ -270,59 +272,69 @@ def _glide(look: Look, state: State) -> bool | None:
             committed,
             most,
         ) = steps[place]
-        if at_best > limit:
+        if at_best > past:
             break
         if group.filled != filled or group.stale:
             groups.at(number, state)
         heads = group.heads
         high = group.high
-        if heads and at_best + (heads[0][0] - idle) - (high - 1.0) * slack > limit:
+        if heads and at_best + (heads[0][0] - idle) - (high - 1.0) * slack > past:
             continue
         prefill = per_token * tokens
         if prefill < shortest:
             prefill = shortest
         base = fixed + answer * egress
         money = tokens * per_input + answer * per_output
-        more, scale, least = prefill - reference, 1.0, base
-        if more >= 0.0:
-            least += group.low * more
-        elif high < SURE_FACTOR:
-            least += high * more
-        else:
-            scale = prefill / reference
-        if not committed:
-            least += money
-        for entry in heads:
-            key, row, slot, work, factor, slow, _ = entry
-            if least + key * scale > limit:
-                break
-            visited.append(entry)
-            if most < INFINITE and flying[slot] >= most:
-                look.full += 1
-                continue
-            at_node = work + factor * prefill
-            worth = base + at_node - speed / slow
-            if not committed or flying[slot] >= committed:
-                worth += money
-            if worth > floor:
-                return None
-            item = (worth, row, at_node, number)
-            insort(found, item)
-            if worth < limit:
-                if found[0] is item:
-                    near = worth + (near_seconds + near_ratio * (round_trip + at_node))
-                size = len(found)
-                if size > wanted:
-                    limit = near
-                    if size > leaders and (edge := found[leaders][0]) < limit:
-                        limit = edge
-                    if (edge := found[wanted][0]) > limit:
-                        limit = edge
-        else:
-            past = group.floor[0]
-            if past < INFINITE and least + past * scale <= limit:
-                look.short = group.deepen()
-                return False
+        least, more = base if committed else base + money, prefill - reference
+        if more > 0.0:
+            least, more = least + group.low * more, 0.0
+        begin = 0
+        while True:
+            for entry in heads[begin:] if begin else heads:
+                key, row, slot, work, factor, slow, _ = entry
+                bound = least + key
+                if more:
+                    # As `Group.least_for` says.
+                    most_factor = (key + speed) / reference
+                    bound += (most_factor if most_factor < high else high) * more
+                if bound >= level and (bound > past or row > last):
+                    break
+                visited.append(entry)
+                if most < INFINITE and flying[slot] >= most:
+                    look.full += 1
+                    continue
+                at_node = work + factor * prefill
+                worth = base + at_node - speed / slow
+                if not committed or flying[slot] >= committed:
+                    worth += money
+                if worth > floor:
+                    return None
+                item = (worth, row, at_node, number)
+                insort(found, item)
+                if worth < limit or (worth == limit and row < last):
+                    if found[0] is item:
+                        near = worth + (near_seconds + near_ratio * (round_trip + at_node))
+                    size = len(found)
+                    if size > wanted:
+                        limit, last = near, NOBODY
+                        if size > leaders:
+                            edge, there, _, _ = found[leaders]
+                            if edge <= limit:
+                                limit, last = edge, there
+                        edge, there, _, _ = found[wanted]
+                        if edge > limit or (edge == limit and there > last):
+                            limit, last = edge, there
+                        level, past = limit - LEVEL_SECONDS, limit + LEVEL_SECONDS
+            else:
+                key, row = group.floor
+                bound = least + group.least_for(key, more)
+                if key < INFINITE and bound <= past and (bound < level or row <= last):
+                    # Of those who are not known yet some may matter.
+                    if not group.deepen():
+                        return False
+                    begin, heads = len(heads), groups.at(number, state).heads
+                    continue
+            break
         if len(visited) > steps_at_most:
             return False
     _visit_heads(look, state)
@@ -344,20 +356,29 @@ def _descend(look: Look, state: State, leaders: Sequence[int], cached: Mapping[i
     steps_at_most = _steps_at_most(ranking)
     for number in ranking.line:
         bound = at_best[number]
-        if bound > look.limit:
+        if bound > look.limit + LEVEL_SECONDS:
             break
         group = made.get(number)
         if group is None or group.filled != filled or group.stale:
             group = groups.at(number, state)
         heads: Sequence[Entry] = group.heads
         # What runs there adds at least this to its best.
-        if heads and bound + (heads[0][0] - group.idle) - (group.high - 1.0) * slack[number] > look.limit:
+        if (
+            heads
+            and bound + (heads[0][0] - group.idle) - (group.high - 1.0) * slack[number] > look.limit + LEVEL_SECONDS
+        ):
             continue
-        if number in known:
-            heads = [entry for entry in heads if entry[2] not in early]
-        if not look.at(number, group, heads, past=group.floor[0]):
-            look.short = group.deepen()
-            return False
+        begin = 0
+        while True:
+            entries = heads[begin:] if begin else heads
+            if number in known:
+                entries = [entry for entry in entries if entry[2] not in early]
+            if look.at(number, group, entries, floor=group.floor):
+                break
+            # Of those who are not known yet some may matter.
+            if not group.deepen():
+                return False
+            begin, heads = len(heads), groups.at(number, state).heads
         if len(visited) > steps_at_most:
             return False
     _visit_heads(look, state)
@@ -386,5 +407,5 @@ def _visit_heads(look: Look, state: State) -> None:
             seen.add(zone[number])
             regions.add(region[number])
             group = ranking.groups.at(number, state)
-            look.limit = INFINITE
+            look.open()
             look.at(number, group, [head for head in group.heads[:1] if head[1] not in unfit])

@@ -51,6 +51,8 @@ MAX_RETRY_SECONDS = 2.0
 # How long a replica that starts waits for what the others know; then it goes on by its own probes, and refuses what it
 # is asked until those passed. One that is dead is not waited for so long.
 JOIN_SECONDS = 10.0
+# Why a replica is not dialed that lived a moment ago where this one listens now.
+SAME_ADDRESS = "it has the address of this replica: it was its last life, or server.advertise is the same at both"
 # Strangers must not make us read the database at their pace.
 READ_SECONDS = 0.2
 # Events that may wait for a sibling: a few seconds of a busy region. Beyond, it is hung up on and told anew.
@@ -142,17 +144,22 @@ class Siblings:
 
     async def run(self) -> None:
         """Beats, dials and shares out until cancelled. Whoever starts dials everybody once."""
-        self._joining = set(self.members.living())
+        self._joining = set(self._others())
         async with asyncio.TaskGroup() as group:
             group.create_task(self._beat_on())
             group.create_task(self._share_on())
             dialing: dict[str, asyncio.Task[None]] = {}
             while True:
                 dialing = {name: task for name, task in dialing.items() if not task.done()}
-                for name in self.members.living():
+                for name in self._others():
                     if self._is_ours_to_dial(name) and name not in dialing:
                         dialing[name] = group.create_task(self._keep_dialed(name))
                 await self._sleep(PULSE_SECONDS)
+
+    def _others(self) -> Mapping[str, Replica]:
+        """Replicas that live, but for who had this address before: that was this replica's last life, or is gone."""
+        ours = self._address()
+        return {name: replica for name, replica in self.members.living().items() if replica.address != ours}
 
     def _is_ours_to_dial(self, name: str) -> bool:
         return (self.me.replica_id < name or name in self._joining) and name not in self._up
@@ -171,11 +178,7 @@ class Siblings:
 
     async def _keep_dialed(self, name: str) -> None:
         delay = FIRST_RETRY_SECONDS
-        while (
-            (replica := self.members.living().get(name)) is not None
-            and self._is_ours_to_dial(name)
-            and not self._stopping
-        ):
+        while (replica := self._others().get(name)) is not None and self._is_ours_to_dial(name) and not self._stopping:
             link = await self._dial(replica)
             if not link.was_up and delay > FIRST_RETRY_SECONDS:
                 # It died a moment ago, most likely; whoever starts need not wait for it.
@@ -364,7 +367,9 @@ class Siblings:
 
     def statuses(self) -> list[SiblingStatus]:
         """Every replica that lives or is linked, by id."""
-        return statuses(self.members.living(), self._up, self._reasons, self._monotonic())
+        living = self.members.living()
+        alike = dict.fromkeys(living.keys() - self._others().keys(), SAME_ADDRESS)
+        return statuses(living, self._up, {**self._reasons, **alike}, self._monotonic())
 
 
 async def _again(first: Message, messages: AsyncIterator[Message]) -> AsyncIterator[Message]:

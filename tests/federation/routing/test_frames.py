@@ -7,6 +7,7 @@ from random import Random
 import numpy as np
 import pytest
 
+from federation.routing.groups import HEADS
 from federation.routing.replay import replay
 from federation.routing.reservations import Reservations
 from federation.routing.router import Router
@@ -176,18 +177,35 @@ def test_prompts_much_longer_than_usual_are_walked_too() -> None:
         assert not record.swept
 
 
-def test_a_walk_that_knows_too_few_heads_of_a_large_group_knows_more_the_next_time() -> None:
-    router = a_router(a_table(*(a_node(f"eu/n{number}") for number in range(2_000))))
+def test_those_who_stand_level_are_not_all_looked_at_and_the_first_of_them_are_chosen_among() -> None:
+    router = a_router(a_table(*(a_node(f"eu/n{number:03}", zone="abc"[number % 3]) for number in range(600))))
     rng = Random(7)
-    for slot in range(2_000):
+
+    for number in range(400):
+        # From an idle fleet to one where each has a few under way.
+        request = a_request(input_tokens=int(rng.lognormvariate(6.5, 1.0)), max_output_tokens=200)
+        plain = router.decide(request, 0.0, number=number, whole=True).evaluation
+        record = router.place(request, 0.0)
+
+        leaders = [int(plain.pool.row[place]) for place in plain.order[: router.policy("").max_candidates]]
+        assert not record.swept
+        assert len(record.entries or ()) <= 60
+        assert record.row in leaders
+
+
+def test_a_walk_that_knows_too_few_heads_of_a_large_group_finds_more() -> None:
+    router = a_router(a_table(*(a_node(f"eu/n{number}") for number in range(4_000))))
+    rng = Random(7)
+    for slot in range(4_000):
         router.state.in_flight[slot] = float(int(rng.gauss(22, 3)))
-        router.state.pending[slot] = float(max(0, int(rng.gauss(600, 300))))
+        router.state.pending[slot] = float(max(0, int(rng.gauss(6_000, 30))))
     router.state.moved()
 
     # The shortest of their class: the order of heads is that of longer ones, and says the less of these.
     records = [router.place(a_request(input_tokens=2_060), 0.0) for _ in range(40)]
 
-    assert [record.swept for record in records] == [True] + 39 * [False]
+    assert max(len(record.entries or ()) for record in records) > HEADS
+    assert not any(record.swept for record in records)
     for record in records:
         found = router.decide(a_request(input_tokens=2_060), 0.0, number=record.number, whole=True).evaluation
         best = found.seen.time_to_first_token[found.order[0]]

@@ -270,14 +270,14 @@ def test_a_walk_in_panic_that_looked_at_no_healthy_one_recomputes() -> None:
 
 
 def test_a_walk_that_does_not_end_soon_is_told_by_a_sweep_whom_to_visit() -> None:
-    nodes = [a_node(f"eu/n{i:03}", [a_deployment(max_concurrency=0)]) for i in range(150)]
+    nodes = [a_node(f"eu/n{i:03}", [a_deployment(max_concurrency=0)]) for i in range(200)]
     router = a_router(a_table(*nodes, a_node("ap/free")))
 
     record = router.place(a_request(), 0.0)
 
     assert record.swept
     assert record.names() == ("ap/free/llama-3-8b",)
-    assert record.rejected == {"AT_CAPACITY": 150}
+    assert record.rejected == {"AT_CAPACITY": 200}
     assert replay(replace_known(json.loads(record.to_json()))).identical
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 
+from catalog.types import Replica
 from federation.routing.router import Reported
 from federation.siblings.outgoing import AGAIN_SECONDS
 from policies.circuit import Closed, HalfOpen, Open
@@ -140,6 +142,28 @@ def test_a_replica_that_starts_late_takes_over_what_is_left_of_an_ejection_and_n
 
 
 # Operators
+
+
+def test_a_replica_that_starts_waits_for_others_and_not_for_its_own_life_before():
+    async def waits(*, address: str) -> bool:
+        siblings = World("b")["b"].siblings
+        # It was killed a moment ago, so that its beats do not tell yet that it is gone.
+        siblings.members.read([Replica("eu.a", address, "before", 7)], 1_000.0)
+        # No time passes.
+        siblings._sleep = lambda seconds: asyncio.Event().wait()
+        running, joining = asyncio.create_task(siblings.run()), asyncio.create_task(siblings.join())
+        for _ in range(3):
+            await asyncio.sleep(0)
+        waiting = not joining.done()
+        (status,) = siblings.statuses()
+        assert ("has the address of this replica" in status.reason) == (not waiting)
+        running.cancel()
+        joining.cancel()
+        await asyncio.gather(running, joining, return_exceptions=True)
+        return waiting
+
+    assert not asyncio.run(waits(address="b"))
+    assert asyncio.run(waits(address="elsewhere.invalid:1"))
 
 
 def test_what_operators_do_at_one_holds_at_both():
