@@ -15,6 +15,7 @@ from typing import TypeVar, cast
 
 from catalog.errors import Conflict, EtagMismatch, ModelInUse, NotFound, NotOwner
 from catalog.records import seal
+from catalog.turns import Steps, at_once
 from catalog.types import (
     Change,
     Deployment,
@@ -93,8 +94,8 @@ def served_models(node: Node) -> frozenset[str]:
 
 def plan_put(
     resources: Sequence[R], known: Mapping[Key, Resource], *, owner: str, revision: int, now: float
-) -> tuple[tuple[R, ...], tuple[Entry, ...]]:
-    """What a put answers, and what it writes after `revision`; no entry where all is stored already.
+) -> Steps[tuple[tuple[R, ...], tuple[Entry, ...]]]:
+    """Comes to what a put answers, and what it writes after `revision`; no entry where all is stored already.
 
     `known` may hold regions and nodes of other owners, which are refused. `now` is in Unix seconds.
     ValueError where the resources contradict themselves or each other.
@@ -103,6 +104,7 @@ def plan_put(
     writes: dict[Key, tuple[Resource | None, Resource]] = {}
     answers: dict[Key, Resource] = {}
     for key, resource in put.items():
+        yield
         stored = known.get(key)
         _owned(resource, owner)
         if stored is not None:
@@ -116,7 +118,7 @@ def plan_put(
         _replaceable(key, resource.etag, stored, merged)
         writes[key] = (stored, merged)
     writes = {**_minimal_models(writes.values(), put, known), **writes}
-    entries = _entries(writes, owner=owner, revision=revision)
+    entries = yield from _entries(writes, owner=owner, revision=revision)
     answers.update({(entry.kind, entry.name): entry.after for entry in entries if entry.after is not None})
     return cast(tuple[R, ...], tuple(answers[key] for key in put)), entries
 
@@ -143,7 +145,8 @@ def plan_edit(
     """What an edit writes after `revision`, its resource last; `changed` comes from `check_edit`."""
     key = key_of(stored)
     writes: dict[Key, tuple[Resource | None, Resource]] = {key: (stored, changed)}
-    return _entries({**_minimal_models(writes.values(), {}, known), **writes}, owner=owner, revision=revision)
+    writes = {**_minimal_models(writes.values(), {}, known), **writes}
+    return at_once(_entries(writes, owner=owner, revision=revision))
 
 
 def plan_delete(
@@ -356,9 +359,12 @@ def _minimal_models(
 LOG_ORDER = (ResourceKind.REGION, ResourceKind.MODEL, ResourceKind.NODE, ResourceKind.POLICY)
 
 
-def _entries(writes: Mapping[Key, tuple[Resource | None, Resource]], *, owner: str, revision: int) -> tuple[Entry, ...]:
+def _entries(
+    writes: Mapping[Key, tuple[Resource | None, Resource]], *, owner: str, revision: int
+) -> Steps[tuple[Entry, ...]]:
     ordered = sorted(writes.items(), key=lambda write: LOG_ORDER.index(write[0][0]))
-    return tuple(
-        Entry(at, kind, name, before, seal(after, owner=owner, revision=at))
-        for at, ((kind, name), (before, after)) in enumerate(ordered, start=revision + 1)
-    )
+    entries: list[Entry] = []
+    for at, ((kind, name), (before, after)) in enumerate(ordered, start=revision + 1):
+        yield
+        entries.append(Entry(at, kind, name, before, seal(after, owner=owner, revision=at)))
+    return tuple(entries)

@@ -33,6 +33,7 @@ from catalog.changes import (
 )
 from catalog.errors import NotFound, RequestIdReused, RevisionCompacted, StoreUnavailable
 from catalog.records import digest
+from catalog.turns import at_once
 from catalog.types import (
     Change,
     Model,
@@ -81,9 +82,8 @@ class MemoryStore:
         wanted = digest(resources) if request_id else ""
         if request_id and (answered := self._answered(request_id, wanted, now)) is not None:
             return cast(tuple[R, ...], answered)
-        answer, entries = plan_put(
-            resources, self._known(resources), owner=self.owner, revision=self._revision, now=now
-        )
+        planned = plan_put(resources, self._known(resources), owner=self.owner, revision=self._revision, now=now)
+        answer, entries = at_once(planned)
         self._commit(entries, now, actor)
         if request_id:
             self._requests[request_id] = (now, wanted, answer)

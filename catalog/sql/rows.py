@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from catalog.changes import Entry, served_models
 from catalog.records import encode
 from catalog.sql.tables import TABLES, audit, changes, deployments, policy_revisions, spend
+from catalog.turns import Steps, in_turns
 from catalog.types import Node, PolicyRecord, Resource, ResourceKind, Spend
 
 Row = dict[str, Any]
@@ -20,16 +21,15 @@ async def store_entries(
     connection: AsyncConnection, entries: Sequence[Entry], *, owner: str, now: float, actor: str
 ) -> None:
     """Writes the rows of the entries. Each statement is sent once with all of its rows, however many."""
-    bodies = [None if entry.after is None else encode(entry.after) for entry in entries]
+    befores, bodies = await in_turns(_encoded(entries))
     for kind, table in TABLES.items():
         await _store_resources(connection, table, kind, entries, bodies, owner)
     await _store_deployments(connection, entries, owner)
     log: list[Row] = []
     trail: list[Row] = []
     history: list[Row] = []
-    for entry, body in zip(entries, bodies, strict=True):
+    for entry, before, body in zip(entries, befores, bodies, strict=True):
         common = {"owner": owner, "revision": entry.revision, "kind": entry.kind.value, "name": entry.name, "time": now}
-        before = None if entry.before is None else encode(entry.before)
         log.append({**common, "body": body})
         trail.append({**common, "actor": actor, "before": before, "after": body})
         if isinstance(entry.after, PolicyRecord):
@@ -37,6 +37,17 @@ async def store_entries(
     await _insert(connection, changes, log)
     await _insert(connection, audit, trail)
     await _insert(connection, policy_revisions, history)
+
+
+def _encoded(entries: Sequence[Entry]) -> Steps[tuple[list[str | None], list[str | None]]]:
+    """Bodies before and after."""
+    befores: list[str | None] = []
+    bodies: list[str | None] = []
+    for entry in entries:
+        yield
+        befores.append(None if entry.before is None else encode(entry.before))
+        bodies.append(None if entry.after is None else encode(entry.after))
+    return befores, bodies
 
 
 async def _store_resources(

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from types import MappingProxyType
 from typing import TypeVar, cast
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import Row, delete, func, insert, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -37,6 +37,7 @@ from catalog.sql.rows import store_entries, store_spend
 from catalog.sql.sessions import Sessions, Timeouts, Written
 from catalog.sql.tables import TABLES, audit, changes, deployments, owners, policy_revisions, requests
 from catalog.sql.tables import spend as spends
+from catalog.turns import Steps, in_turns
 from catalog.types import Change, Model, Node, PolicyRecord, Region, Replica, Resource, ResourceKind, Snapshot, Spend
 
 R = TypeVar("R", bound=Resource)
@@ -151,7 +152,8 @@ class SqlStore:
             if request_id and (answered := await self._answered(connection, request_id, wanted, now)) is not None:
                 return Written(cast(tuple[R, ...], answered))
             known = await self._known(connection, keys_to_read(resources))
-            answer, entries = plan_put(resources, known, owner=self.owner, revision=revision, now=now)
+            plan = plan_put(resources, known, owner=self.owner, revision=revision, now=now)
+            answer, entries = await in_turns(plan)
             await store_entries(connection, entries, owner=self.owner, now=now, actor=actor)
             if request_id:
                 row = {"owner": self.owner, "request_id": request_id, "digest": wanted, "time": now}
@@ -224,11 +226,7 @@ class SqlStore:
                 .order_by(changes.c.revision)
                 .limit(limit)
             )
-            return tuple(
-                Change(revision, kind, name, _resource(kind, body))
-                for revision, of, name, body in rows
-                for kind in (ResourceKind(of),)
-            )
+            return await in_turns(_changes(rows.all()))
 
         return await self._sessions.read(read)
 
@@ -400,8 +398,8 @@ class SqlStore:
                 query = query.where(table.c.owner == self.owner)
             for first in range(0, len(of), NAMES_A_QUERY):
                 page = of[first : first + NAMES_A_QUERY]
-                for name, body in await connection.execute(query.where(table.c.name.in_(page))):
-                    known[kind, name] = decode(kind, body)
+                rows = await connection.execute(query.where(table.c.name.in_(page)))
+                known |= await in_turns(_decoded(kind, rows.all()))
         return known
 
     async def _answered(
@@ -430,6 +428,23 @@ class SqlStore:
         horizon = spend_horizon(self._clock())
         await connection.execute(delete(spends).where(spends.c.owner == self.owner, spends.c.period < horizon))
         return Written((upto + 1, upto < goal))
+
+
+def _changes(rows: Iterable[Row[int, str, str, str | None]]) -> Steps[tuple[Change, ...]]:
+    found: list[Change] = []
+    for revision, of, name, body in rows:
+        yield
+        kind = ResourceKind(of)
+        found.append(Change(revision, kind, name, _resource(kind, body)))
+    return tuple(found)
+
+
+def _decoded(kind: ResourceKind, rows: Iterable[Row[str, str]]) -> Steps[dict[Key, Resource]]:
+    found: dict[Key, Resource] = {}
+    for name, body in rows:
+        yield
+        found[kind, name] = decode(kind, body)
+    return found
 
 
 def _resource(kind: ResourceKind, body: str | None) -> Resource | None:

@@ -12,6 +12,7 @@ from typing import cast
 
 from catalog.errors import NotFound
 from catalog.store import CatalogStore
+from catalog.turns import Steps, each, in_turns
 from catalog.types import Deployment, DeploymentStatus, Model, Node, Region, Resource, ResourceKind, Snapshot
 from federation.api import pages, validation
 from federation.api.calls import Context
@@ -116,7 +117,7 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
 
     async def RegisterNodes(self, request: pb.RegisterNodesRequest, context: Context) -> pb.RegisterNodesResponse:
         nodes = await self._register(request, request.nodes, context, prefix="nodes[{}].")
-        return pb.RegisterNodesResponse(nodes=[convert.node_to(node) for node in nodes])
+        return pb.RegisterNodesResponse(nodes=await in_turns(each(convert.node_to, nodes)))
 
     async def _register(
         self,
@@ -127,21 +128,12 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
         prefix: str,
     ) -> tuple[Node, ...]:
         found = validation.registration_violations(message, requests)
-        first: dict[str, int] = {}
-        for index, request in enumerate(requests):
-            path = prefix.format(index)
-            node = request.node
-            name = f"{node.region_id}/{node.node_id}"
-            found += validation.deployment_violations(path, request, self._feed.model_id)
-            found += validation.mask_violations(f"{path}update_mask", request.update_mask.paths, convert.NODE_FIELDS)
-            if not request.update_mask.paths:
-                found += self._endpoint_violations(path, node)
-            if first.setdefault(name, index) != index:
-                found.append((f"{path}node.node_id", f"node {name!r} stands in nodes[{first[name]}] too; send it once"))
+        found += await in_turns(self._violations(requests, prefix))
         if found:
             raise InvalidFields(*found)
         validation.check_owned((request.node.region_id for request in requests), self._owns, self._owner_of)
-        nodes = [await self._to_store(request) for request in requests]
+        nodes = await in_turns(each(lambda request: convert.node_from(request.node, request.deployments), requests))
+        nodes = [await self._merged(request, node) for request, node in zip(requests, nodes, strict=True)]
         for index, (request, merged) in enumerate(zip(requests, nodes, strict=True)):
             if request.update_mask.paths:
                 found += self._endpoint_violations(prefix.format(index), convert.node_to(merged))
@@ -155,13 +147,30 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
             self._kick(stored.name)
         return put
 
+    def _violations(self, requests: Sequence[pb.RegisterNodeRequest], prefix: str) -> Steps[list[validation.Violation]]:
+        """What is wrong with registrations beside each other and what there is."""
+        found: list[validation.Violation] = []
+        first: dict[str, int] = {}
+        for index, request in enumerate(requests):
+            yield
+            path = prefix.format(index)
+            node = request.node
+            name = f"{node.region_id}/{node.node_id}"
+            found += validation.deployment_violations(path, request, self._feed.model_id)
+            found += validation.mask_violations(f"{path}update_mask", request.update_mask.paths, convert.NODE_FIELDS)
+            if not request.update_mask.paths:
+                found += self._endpoint_violations(path, node)
+            if first.setdefault(name, index) != index:
+                found.append((f"{path}node.node_id", f"node {name!r} stands in nodes[{first[name]}] too; send it once"))
+        return found
+
     def _endpoint_violations(self, prefix: str, node: types_pb2.Node) -> list[validation.Violation]:
         return validation.endpoint_violations(
             f"{prefix}node.endpoint", node.endpoint, node.engine, self._allowed_schemes
         )
 
-    async def _to_store(self, request: pb.RegisterNodeRequest) -> Node:
-        node = convert.node_from(request.node, request.deployments)
+    async def _merged(self, request: pb.RegisterNodeRequest, node: Node) -> Node:
+        """The node with what is stored of it where the mask leaves it as it is."""
         if not request.update_mask.paths:
             return node
         stored = cast(Node, await self._store.get(ResourceKind.NODE, node.name))

@@ -47,7 +47,7 @@ async def storm(address: str, url: str, count: int, updates: int) -> None:
         while True:
             turn += 1
             first = turn * batch % max(1, count - batch + 1)
-            renewed = nodes(url, count, price_usd_per_hour=1.0 + turn % 50)[first : first + batch]
+            renewed = nodes(url, batch, first, price_usd_per_hour=1.0 + turn % 50)
             for request in renewed:
                 request.node.etag = etags.get(request.node.node_id, "")
             if not etags:

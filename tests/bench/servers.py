@@ -96,8 +96,8 @@ async def _port(process: asyncio.subprocess.Process, log: Path) -> int:
     raise RuntimeError(f"the server did not start: {log.read_text()}")
 
 
-def nodes(url: str, count: int, **node: object) -> list[catalog_pb2.RegisterNodeRequest]:
-    """Registrations of so many nodes, in three zones, that all have one engine's address."""
+def nodes(url: str, count: int, first: int = 0, **node: object) -> list[catalog_pb2.RegisterNodeRequest]:
+    """Registrations of so many nodes from a number on, in three zones, that all have one engine's address."""
     profile = types_pb2.ServingProfile(
         prefill_seconds_per_token=0.0002, decode_tokens_per_second=50, min_time_to_first_token={"nanos": 50_000_000}
     )
@@ -114,7 +114,7 @@ def nodes(url: str, count: int, **node: object) -> list[catalog_pb2.RegisterNode
             ),
             deployments=[types_pb2.Deployment(model_id=MODEL, profile=profile)],
         )
-        for number in range(count)
+        for number in range(first, first + count)
     ]
 
 
