@@ -60,6 +60,7 @@ from federation.installer import Installer
 from federation.last_known import Keeper, Kept
 from federation.leases import LeaseKeeper
 from federation.logs import Log
+from federation.memory import no_collections
 from federation.opening import (
     certificates_of,
     kept_catalog,
@@ -407,6 +408,10 @@ class ControlPlane:
 
         While the store is away it goes by what was kept. StoreUnavailable where that is nothing.
         """
+        with no_collections():
+            await self._prepare(kept)
+
+    async def _prepare(self, kept: Kept | None) -> None:
         if kept is not None:
             self._join_kept_imports(kept)
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import sys
@@ -15,21 +14,10 @@ from federation.api.listening import StartError, Unreachable, check_plain_text, 
 from federation.app import VERSION, ControlPlane, control_plane
 from federation.cli.failure import ExitCode
 from federation.config import ConfigError, Settings, masked
+from federation.memory import settle_memory
 from federation.opening import event_loop, replicated, store_url
 from federation.workers.seat import Seat
 from federation.workers.supervisor import Supervisor
-
-# How many objects more are made than freed before the young are looked through; how often that is before the
-# middle-aged are, and how often these before all are. Hardly anything here is a circle. Looking through all holds up
-# every call, for 3 µs a remembered decision; looking through so many young ones takes a millisecond.
-COLLECT_AFTER = (10_000, 10, 100)
-
-
-def settle_memory() -> None:
-    """Leaves what the start made, modules and the catalog, out of later collections: some 100 ms of each full one."""
-    gc.set_threshold(*COLLECT_AFTER)
-    gc.collect()
-    gc.freeze()
 
 
 async def serve(

@@ -202,6 +202,10 @@ class Record:
             self._chosen = (self.row, *alternatives(self.row, order, frame.scalars.domains, self.wanted))
             self.found = None
             return
+        if not self.wanted:
+            # Whoever was drawn is fit, else a walk had decided.
+            self._chosen = (self.row,)
+            return
         others, full, low = settle(
             frame.ranking, frame.scalars, frame.policy, self.tokens, self.answer, self.wanted, self.row, drawn
         )

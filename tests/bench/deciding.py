@@ -13,7 +13,7 @@ import numpy as np
 
 from catalog.types import Snapshot
 from federation.config import RoutingSettings
-from federation.process import settle_memory
+from federation.memory import settle_memory
 from federation.routing.decisions import Record
 from federation.routing.router import Router
 from federation.routing.runs import Run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -13,7 +14,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from federation.process import settle_memory
+from federation.memory import no_collections, settle_memory
 from federation.v1 import catalog_pb2, catalog_pb2_grpc
 from tests.federation.process import Process, serving, start
 
@@ -145,6 +146,14 @@ def test_an_unknown_key_in_the_file_is_exit_code_two(tmp_path: Path) -> None:
     assert process.wait() == 2
     process.ended()
     assert "did you mean server.listen?" in str(process.lines)
+
+
+def test_no_circles_are_looked_for_meanwhile_and_as_before_after_it() -> None:
+    with contextlib.suppress(ValueError), no_collections():
+        assert not gc.isenabled()
+        raise ValueError
+
+    assert gc.isenabled()
 
 
 def test_what_the_start_made_is_left_out_of_later_collections() -> None:
