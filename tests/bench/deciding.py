@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from random import Random
 
 import numpy as np
@@ -23,7 +24,7 @@ from policies.pipeline import choose, evaluate
 from policies.registry import BUILT_IN
 from policies.types import Explain, RouteRequest
 from tests.bench import others
-from tests.bench.measure import SEED, Result, Scope, held, per_second
+from tests.bench.measure import SEED, Result, Scope, held, per_second, ratio_in_turns
 from tests.builders import MODEL, a_deployment, a_node, a_region, a_snapshot, all_well
 
 REGIONS = 10
@@ -100,7 +101,7 @@ def rates(router: Router, asked: list[RouteRequest], scope: Scope) -> tuple[floa
     """Decisions a second on warm rankings, and candidates visited for each."""
     decide(router, asked, scope.decisions)
     visited, decisions = router.stats.visited, router.stats.decisions
-    rate = per_second(lambda count: decide(router, asked, count), scope.decisions, scope.rounds)
+    rate = per_second(lambda count: decide(router, asked, count), scope.decisions, scope)
     return rate, (router.stats.visited - visited) / (router.stats.decisions - decisions)
 
 
@@ -116,15 +117,8 @@ def settled() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
-def of_size(size: int, scope: Scope, bare: float | None) -> Iterator[Result]:
-    """One size of fleet: both pickers, and at the main size what they are compared with."""
-    _, router = a_fleet(size)
-    with settled():
-        yield from of_router(router, size, scope, bare)
-
-
 def of_router(router: Router, size: int, scope: Scope, bare: float | None) -> Iterator[Result]:
-    """`of_size`, of a router over so many deployments."""
+    """A router over so many deployments: both pickers, and at the main size what they are compared with."""
     asked = requests()
     decide(router, asked, scope.decisions)
     check(router, asked)
@@ -156,7 +150,7 @@ def of_router(router: Router, size: int, scope: Scope, bare: float | None) -> It
         ratio=ratio,
     )
     check_batch(router, paired)
-    many = per_second(lambda count: batch(router, paired, count), scope.decisions, scope.rounds)
+    many = per_second(lambda count: batch(router, paired, count), scope.decisions, scope)
     yield held(
         scope,
         f"a batch of {scope.decisions:,}, power_of_two, {size:,} deployments",
@@ -168,11 +162,13 @@ def of_router(router: Router, size: int, scope: Scope, bare: float | None) -> It
         ratio=many / rate,
     )
     slow = per_second(
-        lambda count: [plain(router, asked[n % len(asked)], n) for n in range(count)], max(2, scope.decisions // 20), 2
+        lambda count: [plain(router, asked[n % len(asked)], n) for n in range(count)],
+        max(2, scope.decisions // 20),
+        scope,
     )
     yield Result(f"plain pipeline, {size:,} deployments", slow, "1/s")
     yield Result(f"predicted over the plain pipeline, {size:,}", predicted, "1/s", "plain pipeline", predicted / slow)
-    told = per_second(lambda count: tell(router, asked, count), scope.decisions, 2)
+    told = per_second(lambda count: tell(router, asked, count), scope.decisions, scope)
     yield Result(f"predicted with its explanation rendered, {size:,}", told, "1/s", "not rendered", told / predicted)
 
 
@@ -210,20 +206,20 @@ def check_batch(router: Router, asked: list[RouteRequest]) -> None:
 def run(scope: Scope) -> Iterator[Result]:
     """Deciding in process, at every size of fleet."""
     bare = others.intelligent_routing("p2c", scope)
-    found: dict[str, float] = {}
+    routers = {}
     for size in scope.fleets:
-        for result in of_size(size, scope, bare):
-            found[result.name] = result.value
-            yield result
+        _, routers[size] = a_fleet(size)
+        with settled():
+            yield from of_router(routers[size], size, scope, bare)
     small, large = scope.fleets[0], scope.fleets[-1]
-    for picker in (
-        "predicted, {:,} deployments at 70 % load",
-        "power_of_two, {:,} deployments, target and 3 alternatives",
-    ):
-        ratio = found[picker.format(small)] / found[picker.format(large)]
+    for picker, asked in (("predicted", requests()), ("power_of_two", requests("power_of_two"))):
+        with settled():
+            ratio = ratio_in_turns(
+                *[partial(decide, routers[size], asked) for size in (small, large)], scope.decisions, scope
+            )
         yield held(
             scope,
-            f"time of a decision by {picker.split(',')[0]}, {large:,} against {small:,} deployments",
+            f"time of a decision by {picker}, {large:,} against {small:,} deployments",
             ratio,
             "x",
             "<= 1.25",

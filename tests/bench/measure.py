@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 SEED = 20
+# CPU seconds that the rounds of a measurement take at least, where a run is full, and at most.
+LEAST_SECONDS = 1.5
 MOST_SECONDS = 5.0
 
 
@@ -86,18 +88,29 @@ def held(scope: Scope, name: str, value: float, unit: str, target: str, met: boo
     return Result(name, value, unit, target=target, met=met if scope.full else None, **rest)
 
 
-def per_second(work: Callable[[int], object], count: int, rounds: int) -> float:
+def per_second(work: Callable[[int], object], count: int, scope: Scope) -> float:
     """How many of `count` a second of CPU: the best of several rounds, since neighbours only ever make it slower."""
-    best, spent = float("inf"), 0.0
-    for _ in range(rounds):
+    best, spent, rounds = float("inf"), 0.0, 0
+    least = LEAST_SECONDS if scope.full else 0.0
+    # What is very slow is told well enough by one round.
+    while spent < MOST_SECONDS and (rounds < scope.rounds or spent < least):
         started = time.process_time()
         work(count)
         took = time.process_time() - started
-        best, spent = min(best, took), spent + took
-        # What is this slow is told well enough by one round.
-        if spent > MOST_SECONDS:
-            break
+        best, spent, rounds = min(best, took), spent + took, rounds + 1
     return count / best
+
+
+def ratio_in_turns(one: Callable[[int], object], other: Callable[[int], object], count: int, scope: Scope) -> float:
+    """What the other takes of CPU for each second of the one: the least of rounds that take turns."""
+    least, spent = [float("inf"), float("inf")], 0.0
+    while spent < 2 * (LEAST_SECONDS if scope.full else 0.01):
+        for number, work in enumerate((one, other)):
+            started = time.process_time()
+            work(count)
+            took = time.process_time() - started
+            least[number], spent = min(least[number], took), spent + took
+    return least[1] / least[0]
 
 
 def seconds(work: Callable[[], object], rounds: int) -> float:

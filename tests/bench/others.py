@@ -29,7 +29,7 @@ def intelligent_routing(strategy: str, scope: Scope) -> float | None:
         for number in range(count):
             router.route_request(other.Request(number, 1, 1))
 
-    return per_second(pick, scope.picks, scope.rounds)
+    return per_second(pick, scope.picks, scope)
 
 
 def litellm(strategy: str, deployments: int, scope: Scope) -> float | None:
@@ -59,7 +59,7 @@ def litellm(strategy: str, deployments: int, scope: Scope) -> float | None:
             found = router.get_available_deployment(model="m", messages=asked, request_kwargs={})
             picked.add(found["model_info"]["id"])
 
-    rate = per_second(pick, max(10, 10 * scope.decisions // deployments), min(3, scope.rounds))
+    rate = per_second(pick, max(10, 10 * scope.decisions // deployments), scope)
     assert len(picked) > 1, f"the LiteLLM router's {strategy} picked one deployment only"
     return rate
 
