@@ -214,6 +214,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     minutes = (time.monotonic() - begun) / 60
     if told.write is None:
         sys.stdout.write(page())
+    else:
+        told.write.write_text(page(), encoding="utf-8")
     sys.stderr.write(f"{len(wanted)} runs in {minutes:.1f} minutes\n")
     return 0
 

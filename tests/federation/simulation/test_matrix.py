@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from federation.simulation import matrix
 from federation.simulation.matrix import Case, Kept, cases, run_case
 from federation.simulation.targets import SEED_KIND, Found, lines, render
 
@@ -85,6 +86,17 @@ def test_a_matrix_that_was_cut_short_goes_on_where_it_was(tmp_path):
     assert known is not None
     assert known.plain() == summary.plain()
     assert again.get(replace(case, seed=2)) is None
+
+
+def test_the_page_is_written_also_where_every_run_is_kept(tmp_path, monkeypatch):
+    case = Case("azure", "bursty.csv", "three-regions", "first", 0.4, "", "oracle", 1)
+    kept, page = tmp_path / "runs.jsonl", tmp_path / "page.md"
+    Kept(kept).add(*run_case(case))
+    monkeypatch.setattr(matrix, "cases", lambda *words, **more: [case])
+
+    assert matrix.main(["--kept", str(kept), "--write", str(page)]) == 0
+
+    assert "1 of 1 runs" in page.read_text()
 
 
 def test_the_page_tells_how_far_figures_hang_on_the_seed():
